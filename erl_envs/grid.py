@@ -134,12 +134,17 @@ Params = Iterator[dict[str, Any]]
 
 
 def split_table(
-    ours: Callable[[str, int], Params], hard: Callable[[], Params], paper: Callable[[str], Params]
+    ours: Callable[[str, int], Params],
+    small: Callable[[str, int], Params],
+    hard: Callable[[], Params],
+    paper: Callable[[str], Params],
 ) -> dict[str, Callable[[], Params]]:
-    """A game's task sets by name, of the functions that draw ours, the hard and the paper's."""
+    """A game's task sets by name, of the functions that draw ours, small, hard and the paper's."""
     return {
         "train": lambda: ours("train", 10_000),
         "test": lambda: ours("test", 200),
+        "small-train": lambda: small("train", 800),
+        "small-test": lambda: small("test", 100),
         "hard": hard,
         "paper-train": lambda: paper("train"),
         "paper-test": lambda: paper("test"),

@@ -17,11 +17,15 @@ T = TypeVar("T")
 
 def fits(value: object, hint: Any) -> bool:
     """Whether a value fits an annotation of literals, plain types, tuples, mappings and unions."""
+    if hint is Any:
+        return True
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in args)
     if origin in (Union, types.UnionType):
         return any(fits(value, arm) for arm in args)
+    if origin is tuple and args[-1] is Ellipsis:
+        return isinstance(value, tuple) and all(fits(item, args[0]) for item in value)
     if origin is tuple:
         return isinstance(value, tuple) and len(value) == len(args) and all(map(fits, value, args))
     if origin is collections.abc.Mapping:
@@ -34,11 +38,15 @@ def fits(value: object, hint: Any) -> bool:
 
 
 def _describe(hint: Any) -> str:
+    if hint is Any:
+        return "anything"
     args = get_args(hint)
     if get_origin(hint) is Literal:
         return ", ".join(map(repr, args))
     if get_origin(hint) in (Union, types.UnionType):
         return ", ".join(map(_describe, args))
+    if get_origin(hint) is tuple and args[-1] is Ellipsis:
+        return f"a list of {_describe(args[0])}"
     if get_origin(hint) is tuple:
         return f"({', '.join(map(_describe, args))})"
     if get_origin(hint) is collections.abc.Mapping:

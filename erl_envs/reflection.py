@@ -66,3 +66,16 @@ def second_prompt(env: TextEnv, rulebook: str | None, memory: str | None = None)
     """
     told = rulebook or memory
     return f"{told}\n\n{env.format_reminder}" if told else env.system_prompt
+
+
+def retry_prompt(env: TextEnv, attempt: Attempt) -> str:
+    """Attempt 2's system prompt where nobody reflects: the first attempt itself.
+
+    The paper's no-reflection ablation.
+    """
+    return prompting.render(
+        "retry",
+        prompt=attempt.messages[0]["content"],
+        transcript=transcript(attempt.messages[1:]),
+        feedback=attempt.feedback,
+    )

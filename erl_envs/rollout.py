@@ -160,7 +160,7 @@ def reflect(
 ) -> Play[Reflection | PolicyError]:
     """Δ ~ π(·|x, y1, f1, r1, m): a rulebook from an attempt and its feedback."""
     messages = reflection_messages(env, first, memory)
-    conversation = Conversation(messages, (*job.key, "reflection"), job.stream("reflection"))
+    conversation = Conversation(messages, (*job.key, "reflection"), job.stream("reflection"), env)
     answer = yield Ask("reflector", conversation)
     if isinstance(answer, PolicyError):
         return answer

@@ -18,6 +18,8 @@ PINNED = {
     ("frozenlake", "train"): (10_000, "9f4793d9a9d1e5fc"),
     ("frozenlake", "test"): (200, "5e6cf6df437f8e60"),
     ("frozenlake", "hard"): (100, "2dce8206ef5d1daf"),
+    ("frozenlake", "small-train"): (800, "baa1a0b23199b1f3"),
+    ("frozenlake", "small-test"): (100, "a20571c8e9676718"),
     ("frozenlake", "paper-train"): (10_000, "93d99ca232c8a32d"),
     ("frozenlake", "paper-test"): (100, "7a2ce403e65ff573"),
     ("hotpotqa", "train"): (2_000, "cdc3955ebb1af095"),
@@ -26,6 +28,8 @@ PINNED = {
     ("sokoban", "train"): (10_000, "2dc356e98242fba7"),
     ("sokoban", "test"): (200, "336ae16ab8c19bef"),
     ("sokoban", "hard"): (100, "cc1e51a81b51c5c4"),
+    ("sokoban", "small-train"): (800, "3fb0a27dc5ce0a29"),
+    ("sokoban", "small-test"): (100, "d3df813d45a57f2b"),
     ("sokoban", "paper-train"): (10_000, "6d1ccd7cfac21c13"),
     ("sokoban", "paper-test"): (100, "dcc028c37f279e97"),
 }
@@ -55,6 +59,13 @@ def test_no_board_stands_in_two_splits_or_twice(env: str) -> None:
     ours = [boards(env, split) for split in ("train", "test", "hard")]
     everything = [board for split in ours for board in split]
     assert len(set(everything)) == len(everything)
+
+
+@pytest.mark.parametrize("env", ["frozenlake", "sokoban"])
+def test_no_small_test_board_is_trained_on(env: str) -> None:
+    held_out = set(boards(env, "small-test"))
+    assert len(held_out) == 100
+    assert held_out.isdisjoint(boards(env, "small-train") + boards(env, "train"))
 
 
 @pytest.mark.parametrize(("env", "split"), [key for key in PINNED if not key[1].endswith("train")])
@@ -115,7 +126,7 @@ def test_a_task_is_its_content() -> None:
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert tasks.main(["list"]) == 0
-    assert "frozenlake train test hard paper-train paper-test" in capsys.readouterr().out
+    assert "frozenlake train test small-train small-test hard paper-train paper-test" in capsys.readouterr().out
     assert tasks.main(["describe", "sokoban", "paper-test"]) == 0
     out = capsys.readouterr().out
     assert "100 tasks" in out and "0.02766" in out and "1.00000" in out and "█" in out
@@ -133,7 +144,7 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
             ["describe", "chess", "test"],
             "no environment 'chess'; valid: frozenlake, hotpotqa, sokoban",
         ),
-        (["export", "sokoban", "tset"], "sokoban has no split 'tset'; valid: train, test, hard"),
+        (["export", "sokoban", "tset"], "sokoban has no split 'tset'; valid: train, test, small-train"),
     ],
 )
 def test_bad_arguments_are_one_line(

@@ -126,14 +126,19 @@ def _paper(part: str) -> Iterator[dict[str, Any]]:
 
 def _ours(split: str, count: int) -> Iterator[dict[str, Any]]:
     """The paper's generator from side 3, each board in one split and once."""
+    return take_split(split, count, _draws(949, (3, 9)))
 
-    def draws() -> Iterator[tuple[object, dict[str, Any]]]:
-        rng = np.random.default_rng([20_260_213, 949])
-        while True:
-            params = draw_task(rng, (3, 9), PAPER_P)
-            yield generate(**params), params
 
-    return take_split(split, count, draws())
+def _small(split: str, count: int) -> Iterator[dict[str, Any]]:
+    """Boards of side 4 and 5, for small models."""
+    return take_split(split, count, _draws(953, (4, 5)))
+
+
+def _draws(stream: int, size: tuple[int, int]) -> Iterator[tuple[object, dict[str, Any]]]:
+    rng = np.random.default_rng([20_260_213, stream])
+    while True:
+        params = draw_task(rng, size, PAPER_P)
+        yield generate(**params), params
 
 
 def _hard() -> Iterator[dict[str, Any]]:
@@ -156,4 +161,4 @@ def _hard() -> Iterator[dict[str, Any]]:
     return take_split("hard", 100, draws())
 
 
-SPLITS = split_table(_ours, _hard, _paper)
+SPLITS = split_table(_ours, _small, _hard, _paper)

@@ -17,7 +17,7 @@ Key = tuple[str, str, int, str]
 
 
 def _env(conversation: Conversation) -> TextEnv:
-    if conversation.env is None:
+    if conversation.env is None or conversation.key[-1] == "reflection":
         raise PolicyError(
             "a scripted policy plays; it writes no reflection: give --reflector a model"
         )
@@ -63,12 +63,14 @@ class Random(Scripted):
 
 
 class Oracle(Scripted):
-    """Plays a shortest solution, found anew in every state."""
+    """Plays a shortest solution, found anew in every state; as a reflector, tells the true rules."""
 
     spec = "oracle"
 
     def reply(self, conversation: Conversation) -> Completion:
-        """The first action of a shortest solution from here."""
+        """The first action of a shortest solution from here, or the rules as a rulebook."""
+        if conversation.key[-1] == "reflection" and conversation.env is not None:
+            return _ended(f"<prompt>{conversation.env.rules_text()}</prompt>")
         plan = _env(conversation).oracle()
         return _ended(plan[0] if plan else "There is no solution from here.")
 

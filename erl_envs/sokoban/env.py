@@ -22,7 +22,7 @@ class SokobanOptions(GridOptions):
     Attributes:
         generator: `paper` (an empty room, one box, at most 8 moves) or `pulls` (inner walls, made
             by pulling boxes off their goals).
-        size: Least and greatest side of a pulled room, outer walls included.
+        size: Least and greatest side of a room, outer walls included.
         boxes: Boxes of a pulled room.
         min_pushes: Every solution of a pulled room takes at least so many pushes.
         walls: Share of a pulled room's inner cells that are walls.
@@ -43,7 +43,7 @@ class SokobanOptions(GridOptions):
             raise ValueError("bad value for boxes or min_pushes; valid: 1 or more")
         if not 0 <= self.walls < 0.5:
             raise ValueError(f"bad value {self.walls} for walls; valid: 0 ≤ walls < 0.5")
-        paper = {"size": levels.PAPER_SIDES, "boxes": 1, "min_pushes": 1, "walls": 0.1}
+        paper = {"boxes": 1, "min_pushes": 1, "walls": 0.1}
         if self.generator == "paper" and any(getattr(self, k) != v for k, v in paper.items()):
             raise ValueError(f"{', '.join(paper)} shape rooms with generator='pulls' only")
 
@@ -81,7 +81,7 @@ class Sokoban(GridEnv):
     def sample_task(self, rng: np.random.Generator) -> dict[str, Any]:
         """A room of the chosen generator; a pulled one carries turns enough to be solved."""
         if self.options.generator == "paper":
-            return {"layout": levels.draw_paper_room(rng)}
+            return {"layout": levels.draw_paper_room(rng, self.options.size)}
         room, state, moves = levels.pull_room(
             rng,
             side=int(rng.integers(self.options.size[0], self.options.size[1] + 1)),

@@ -44,10 +44,12 @@ def _moves_to_solve(side: int, goal: int) -> dict[tuple[int, int], int]:
     return moves
 
 
-def draw_paper_room(rng: np.random.Generator) -> list[str]:
+def draw_paper_room(
+    rng: np.random.Generator, sides: tuple[int, int] = PAPER_SIDES
+) -> list[str]:
     """One draw of the paper's generator, repeated until at most 8 moves solve it."""
     while True:
-        side = int(rng.integers(PAPER_SIDES[0], PAPER_SIDES[1] + 1))
+        side = int(rng.integers(sides[0], sides[1] + 1))
         inner = range(1, side - 1)
         cells = [r * side + c for r in inner for c in inner]
         goal = box = player = cells[int(rng.integers(len(cells)))]
@@ -181,6 +183,18 @@ def _ours(split: str, count: int) -> Iterator[dict[str, Any]]:
     return take_split(split, count, draws())
 
 
+def _small(split: str, count: int) -> Iterator[dict[str, Any]]:
+    """The paper's generator at side 6, its smallest, for small models; there are 1,136 rooms."""
+
+    def draws() -> Iterator[tuple[object, dict[str, Any]]]:
+        rng = np.random.default_rng([20_260_213, 954])
+        while True:
+            layout = draw_paper_room(rng, (6, 6))
+            yield layout, {"layout": layout}
+
+    return take_split(split, count, draws())
+
+
 def _hard() -> Iterator[dict[str, Any]]:
     """100 rooms of side 8 to 10 with two or three boxes; 4 turns more than a shortest solution."""
 
@@ -200,4 +214,4 @@ def _hard() -> Iterator[dict[str, Any]]:
     return take_split("hard", 100, draws())
 
 
-SPLITS = split_table(_ours, _hard, _paper)
+SPLITS = split_table(_ours, _small, _hard, _paper)

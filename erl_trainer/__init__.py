@@ -1,0 +1,1 @@
+"""Experiential reinforcement learning against GRPO, on a laptop or on GPUs."""

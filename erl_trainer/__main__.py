@@ -1,0 +1,127 @@
+"""`python -m erl_trainer train | curves | nano | sft`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from rich.console import Console
+
+from erl_envs.eval.progress import show_progress
+from erl_envs.options import read_pair
+from erl_trainer.config import Config, configure
+
+COMMANDS = "train, curves, nano, sft"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": _train,
+        "curves": _curves,
+        "nano": _nano,
+        "sft": _sft,
+    }
+    if arguments[:1] in ([], ["-h"], ["--help"]):
+        print(f"usage: python -m erl_trainer COMMAND …   commands: {COMMANDS}")
+        return 0
+    if arguments[0] not in commands:
+        print(f"no command {arguments[0]!r}; valid: {COMMANDS}", file=sys.stderr)
+        return 2
+    try:
+        return commands[arguments[0]](arguments[1:])
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command with --resume goes on", file=sys.stderr)
+        return 130
+
+
+def _train(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m erl_trainer train",
+        description="Train a model with ERL or GRPO.",
+        epilog="Every field of the configuration is an option: "
+        + ", ".join(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(Config)),
+    )
+    parser.add_argument("--algo", choices=["erl", "grpo"], help="erl unless the file says")
+    parser.add_argument("--preset", choices=["default", "paper"])
+    parser.add_argument("--config", type=Path, help="JSON file of algo, preset and fields")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    parser.add_argument(
+        "-o", "--option", action="append", default=[], metavar="KEY=VALUE", help="of the environment"
+    )
+    args, rest = parser.parse_known_args(argv)
+    given = json.loads(args.config.read_text(encoding="utf-8")) if args.config else {}
+    fields = {**given, **_fields(rest)}
+    algo = args.algo or fields.pop("algo", "erl")
+    preset = args.preset or fields.pop("preset", "default")
+    fields.pop("algo", None), fields.pop("preset", None)
+    if args.option:
+        options = dict(read_pair(pair) for pair in args.option)
+        fields["env_options"] = {**fields.get("env_options", {}), **options}
+    config = configure(preset, algo, **fields)
+    from erl_trainer.launch import join_processes, start
+
+    join_processes()
+    console = Console(stderr=True, highlight=False)
+    with show_progress("steps") as progress:
+        names = {"algo": algo, "preset": preset}
+        return start(config, names, args.out, args.resume, console.print, progress)
+
+
+def _fields(rest: Sequence[str]) -> dict[str, Any]:
+    """`--group-size 4` → {"group_size": 4}, by the field's type."""
+    hints = get_type_hints(Config)
+    found: dict[str, Any] = {}
+    words = iter(rest)
+    for word in words:
+        name, has_value, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if not word.startswith("--") or name not in hints:
+            raise ValueError(f"unknown option {word!r}; valid: {', '.join(sorted(hints))}")
+        if not has_value:
+            try:
+                value = next(words)
+            except StopIteration:
+                raise ValueError(f"--{name.replace('_', '-')} needs a value") from None
+        found[name] = value if hints[name] is str else _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _curves(argv: list[str]) -> int:
+    from erl_trainer import curves
+
+    return curves.main(argv)
+
+
+def _nano(argv: list[str]) -> int:
+    from erl_trainer import nano
+
+    return nano.main(argv)
+
+
+def _sft(argv: list[str]) -> int:
+    from erl_trainer import sft
+
+    return sft.main(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Who attempts and who reflects: `erl_envs.rollout`'s plays, in batches, with their time taken."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from erl_envs import rollout
+from erl_envs.core import Attempt, Reflection, TextEnv
+from erl_envs.policies.base import PolicyError
+from erl_envs.reflection import retry_prompt
+from erl_envs.rollout import EnvPool, Job, Play, Player, Role
+from erl_trainer.types import Stage
+
+T = TypeVar("T")
+
+
+class Actor:
+    """Plays jobs and reflects on attempts; counts what that costs.
+
+    Attributes:
+        seconds: Of each stage since the last `take_costs`.
+        tokens: Sampled in each stage since then.
+    """
+
+    def __init__(self, pool: EnvPool, players: Mapping[Role, Player], concurrency: int) -> None:
+        """Args: pool: where to play; players: actor and reflector; concurrency: batch size."""
+        self._pool = pool
+        self._players = players
+        self._concurrency = concurrency
+        self.seconds: Counter[str] = Counter()
+        self.tokens: Counter[str] = Counter()
+
+    def attempt(
+        self, jobs: Sequence[Job], stage: str, prompts: Sequence[str] | None = None
+    ) -> list[Attempt]:
+        """y ~ π(·|x), or y ~ π(·|x, Δ) where each job has a prompt of its own.
+
+        Args:
+            jobs: What to play.
+            stage: `attempt_1` or `attempt_2`.
+            prompts: A system prompt for each job; None takes the environment's.
+
+        Returns:
+            An attempt for each job, in order.
+        """
+
+        def play(env: TextEnv, i: int) -> Play[Attempt]:
+            return rollout.attempt(env, jobs[i], stage, prompts[i] if prompts else None)
+
+        attempts = self._play(stage, jobs, play)
+        self.tokens[stage] += sum(a.usage.completion_tokens for a in attempts)
+        return attempts
+
+    def reflect(
+        self, jobs: Sequence[Job], attempts: Sequence[Attempt], memories: Sequence[str | None]
+    ) -> list[Reflection | None]:
+        """Δ ~ π(·|x, y1, f1, r1, m).
+
+        Args:
+            jobs: What was attempted.
+            attempts: How.
+            memories: A rulebook that helped before, for each; None for none.
+
+        Returns:
+            A reflection for each, in order; None where the reflector failed.
+        """
+
+        def play(env: TextEnv, i: int) -> Play[Reflection | PolicyError]:
+            env.reset(options={"task": jobs[i].task})
+            return rollout.reflect(env, jobs[i], attempts[i], memories[i])
+
+        written = self._play(Stage.REFLECTION, jobs, play)
+        found = [r if isinstance(r, Reflection) else None for r in written]
+        self.tokens[Stage.REFLECTION] += sum(r.usage.completion_tokens for r in found if r)
+        return found
+
+    def show(self, jobs: Sequence[Job], attempts: Sequence[Attempt]) -> list[Reflection | None]:
+        """In the place of reflections, the first attempts themselves (PAPER: no reflection)."""
+        shown: list[Reflection | None] = []
+        for job, attempt in zip(jobs, attempts, strict=True):
+            env = self._pool.lend(job.task.env)
+            env.reset(options={"task": job.task})
+            shown.append(Reflection([], None, retry_prompt(env, attempt)))
+            self._pool.give_back(env)
+        return shown
+
+    def take_costs(self) -> tuple[dict[str, float], dict[str, int]]:
+        """Seconds and sampled tokens of each stage since the last call."""
+        costs = dict(self.seconds), dict(self.tokens)
+        self.seconds, self.tokens = Counter(), Counter()
+        return costs
+
+    def _play(
+        self, stage: str, jobs: Sequence[Job], play: Callable[[TextEnv, int], Play[T]]
+    ) -> list[T]:
+        """Play all, in batches; results in the jobs' order."""
+
+        def numbered(i: int, job: Job) -> Play[tuple[int, T]]:
+            env = self._pool.lend(job.task.env)
+            result = yield from play(env, i)
+            self._pool.give_back(env)
+            return i, result
+
+        began = time.perf_counter()
+        plays = (numbered(i, job) for i, job in enumerate(jobs))
+        results = dict(rollout.drive(plays, self._players, self._concurrency))
+        self.seconds[stage] += time.perf_counter() - began
+        return [results[i] for i in range(len(jobs))]

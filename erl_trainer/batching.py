@@ -1,0 +1,135 @@
+"""Micro-batches of a token budget: they change how much memory a batch takes, not its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from erl_trainer.types import Kind, Sample
+
+
+class Rows(NamedTuple):
+    """Sequences padded on the right, and which of their tokens are learnt.
+
+    Attributes:
+        ids_BT: Token ids.
+        mask_BT: 1 where a token is, 0 where padding is.
+        at_N: Where each learnt token is predicted, the place before it: an index into B * T.
+        target_N: Each learnt token's id, sequence after sequence.
+    """
+
+    ids_BT: torch.Tensor
+    mask_BT: torch.Tensor
+    at_N: torch.Tensor
+    target_N: torch.Tensor
+
+
+class MicroBatch(NamedTuple):
+    """Samples of one kind that are forwarded together.
+
+    Attributes:
+        kind: How they are learnt from.
+        tasks: Their task ids.
+        rows: Their ids.
+        teacher: Of kind `match`, the same learnt tokens after the teacher's prompts.
+        sampler_logp_N: The sampler's log-probability of each learnt token (nats).
+        adv_N: Each learnt token's advantage.
+    """
+
+    kind: Kind
+    tasks: tuple[str, ...]
+    rows: Rows
+    teacher: Rows | None
+    sampler_logp_N: torch.Tensor
+    adv_N: torch.Tensor
+
+
+def micro_batches(
+    samples: Sequence[Sample], token_budget: int, pad_id: int, device: Any
+) -> list[MicroBatch]:
+    """Samples of one kind in micro-batches, longest first.
+
+    Args:
+        samples: Of the same kind.
+        token_budget: Most tokens of one, padding included; a longer sample is alone.
+        pad_id: What fills up rows.
+        device: Where the tensors go.
+    """
+    lengths = [max(len(s.ids), len(s.teacher_ids)) for s in samples]
+    return [
+        collate([samples[i] for i in places], samples[places[0]].kind, pad_id, device)
+        for places in pack(lengths, token_budget)
+    ]
+
+
+def pack(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Places of sequences that go together: rows times longest stays within the budget.
+
+    Neighbours in length share a micro-batch, so that little is padded. A sequence longer than the
+    budget is alone. Longest first: what does not fit in memory fails at once.
+
+    Args:
+        lengths: Of the sequences, in tokens.
+        token_budget: Most tokens, padding included.
+    """
+    packs: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if packs and (len(packs[-1]) + 1) * lengths[packs[-1][0]] <= token_budget:
+            packs[-1].append(place)
+        else:
+            packs.append([place])
+    return packs
+
+
+def collate(samples: Sequence[Sample], kind: Kind, pad_id: int, device: Any) -> MicroBatch:
+    """One micro-batch of samples; of none, one of a padding token with nothing to learn.
+
+    Raises:
+        ValueError: A sample's `ids`, `sampled` and `logprobs` differ in length.
+    """
+    logps, advs = [], []
+    for s in samples:
+        own = [p for p, learnt in zip(s.logprobs, s.sampled, strict=True) if learnt]
+        logps += own
+        advs += [s.advantage] * len(own)
+    return MicroBatch(
+        kind=kind,
+        tasks=tuple(s.task for s in samples),
+        rows=pad([(s.ids, s.sampled) for s in samples], pad_id, device),
+        teacher=pad([(s.teacher_ids, s.teacher_sampled) for s in samples], pad_id, device)
+        if kind == "match"
+        else None,
+        sampler_logp_N=torch.tensor(logps, dtype=torch.float32, device=device),
+        adv_N=torch.tensor(advs, dtype=torch.float32, device=device),
+    )
+
+
+def pad(
+    sequences: Sequence[tuple[Sequence[int], Sequence[bool]]], pad_id: int, device: Any
+) -> Rows:
+    """Ids, and for each whether it is learnt, as padded rows.
+
+    Raises:
+        ValueError: Ids and flags differ in length, or a first id is learnt: nothing predicts it.
+    """
+    sequences = sequences or [([pad_id], [False])]
+    width = max(len(ids) for ids, _ in sequences)
+    at, target = [], []
+    ids_BT = torch.full((len(sequences), width), pad_id, dtype=torch.long)
+    mask_BT = torch.zeros_like(ids_BT)
+    for row, (ids, sampled) in enumerate(sequences):
+        ids_BT[row, : len(ids)] = torch.tensor(ids)
+        mask_BT[row, : len(ids)] = 1
+        learnt = [t for t, (_, was) in enumerate(zip(ids, sampled, strict=True)) if was]
+        if learnt and learnt[0] == 0:
+            raise ValueError("the first id of a sample is marked as sampled: nothing predicts it")
+        at += [row * width + t - 1 for t in learnt]
+        target += [ids[t] for t in learnt]
+    return Rows(
+        ids_BT.to(device),
+        mask_BT.to(device),
+        torch.tensor(at, dtype=torch.long, device=device),
+        torch.tensor(target, dtype=torch.long, device=device),
+    )

@@ -1,0 +1,73 @@
+"""A run's state on disk: written whole or not at all.
+
+Nothing of a run is drawn from a global generator: every stream is a function of the seed and the
+step (`erl_trainer.train`), so the step number stands for all generators and for the data's cursor.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+KEEP = 2
+"""Checkpoints that stay; older ones go."""
+
+
+def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write `folder/step-000020.pt`; older checkpoints but the last go.
+
+    Args:
+        folder: Of the checkpoints.
+        step: Steps done.
+        state: What `torch.save` can write.
+    """
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:06d}.pt"
+    part = path.with_suffix(".part")
+    torch.save({"step": step, **state}, part)
+    part.replace(path)
+    for old in sorted(folder.glob("step-*.pt"))[:-KEEP]:
+        old.unlink()
+    return path
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint, None if there is none."""
+    return max(folder.glob("step-*.pt"), default=None)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What `save` was given, and `step`.
+
+    Raises:
+        ValueError: The file is missing or broken; one line that says so.
+    """
+    import torch
+
+    if not path.is_file():
+        raise ValueError(f"no checkpoint at {path}")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a cut-off file makes torch raise anything
+        raise ValueError(
+            f"cannot read the checkpoint {path}: {type(error).__name__}; "
+            "remove it to go on from the one before"
+        ) from error
+    return state
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """A model folder that every policy loads, replaced as a whole; LoRA adapters merged in."""
+    import copy
+
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    if hasattr(model, "merge_and_unload"):
+        model = copy.deepcopy(model).merge_and_unload()
+    model.save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)

@@ -1,0 +1,112 @@
+"""`python -m erl_trainer curves`: run a grid, keep what figures need, draw."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from erl_trainer import plots
+from erl_trainer.curves import bars, figures
+from erl_trainer.curves.grid import Grid, read_grid
+from erl_trainer.curves.progress import show_progress
+from erl_trainer.curves.results import Results, collect, read, write
+from erl_trainer.curves.runner import Failure, run_all
+from erl_trainer.curves.tables import tables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OK, USAGE, FAILED, INTERRUPTED = 0, 2, 3, 130
+"""Exit codes: all well; a bad argument or grid; some runs failed; interrupted."""
+
+FIGURES: Mapping[str, Callable[[Results], Figure | None]] = {
+    "curves_steps": lambda results: figures.learning_curves(results, figures.STEPS),
+    "curves_tokens": lambda results: figures.learning_curves(results, figures.TOKENS),
+    "curves_time": lambda results: figures.learning_curves(results, figures.TIME),
+    "final": bars.final,
+    "reflection": figures.before_and_after_reflection,
+    "ablations": bars.ablations,
+    "variance": figures.variance,
+    "time_split": bars.time_split,
+}
+"""By file name; a figure is None where the runs did not measure what it shows."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit with 2."""
+        print(f"error: {message} (--help shows the arguments)", file=sys.stderr)
+        raise SystemExit(USAGE)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = _Parser(
+        prog="python -m erl_trainer curves",
+        description="Run a grid of environments, methods and seeds, and draw its figures.",
+    )
+    add = parser.add_argument
+    add("grid", type=Path, help="JSON file of base, environments, methods and seeds")
+    add("--out", type=Path, required=True, help="folder of runs/, results.json and figures")
+    add("--workers", type=int, default=os.cpu_count(), help="runs at a time; one a core if not set")
+    add("--draw-only", action="store_true", help="draw what is there and run nothing")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    failures: list[Failure] = []
+    # a plain kill stops the runs as Ctrl-C does
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with plots.drawing():  # raises before hours of runs if matplotlib is missing
+            grid = read_grid(args.grid)
+            if args.workers < 1:
+                raise ValueError(f"--workers must be 1 or more, got {args.workers}")
+            args.out.mkdir(parents=True, exist_ok=True)
+            if not args.draw_only:
+                with show_progress() as show:
+                    failures = run_all(grid.runs, args.out / "runs", args.workers, show)
+            draw(_results(grid, args.out), args.out)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    for run, reason in failures:
+        print(f"failed: {run.title}: {reason}", file=sys.stderr)
+    if failures:
+        print("the same command tries them again; see log.txt in their folders", file=sys.stderr)
+    return FAILED if failures else OK
+
+
+def draw(results: Results, out: Path) -> None:
+    """Write the figures and tables; within `plots.drawing`."""
+    for name, figure_of in FIGURES.items():
+        figure = figure_of(results)
+        if figure is None:
+            print(f"no {name}: no run has what it shows")
+        else:
+            plots.save(figure, out / name)
+    (out / "tables.md").write_text(tables(results))
+    finished = sum(record.ended is not None for record in results.records)
+    print(f"{finished} finished runs drawn in {out}; tables.md has the numbers")
+
+
+def _results(grid: Grid, out: Path) -> Results:
+    """The grid's results, from its runs' folders and from the file, which is written anew."""
+    path = out / "results.json"
+    results = collect(grid, out / "runs", read(path) if path.is_file() else None)
+    write(results, path)
+    return results

@@ -1,0 +1,230 @@
+"""What the figures need of a grid's runs, in one small file that can be kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from erl_trainer.curves.grid import Grid, Run
+from erl_trainer.curves.runner import DONE, METRICS
+from erl_trainer.curves.statistics import Curve, trailing_mean
+
+STAGES = ("rollout", "reflection", "second_rollout", "training", "evaluation")
+"""What a step's time is spent on."""
+
+FINAL = 3
+"""Evaluations whose mean is a run's final reward: one alone would be noisy."""
+
+_CUMULATIVE = ("tokens/sampled", "tokens/trained", "updates", "time/wall")
+_EVALUATION = ("tokens/sampled", "time/wall", "eval/reward", "eval/reward_2")
+_TRAINING = (
+    "train/reward",
+    "train/reward_2",
+    "train/post_reflection",
+    "train/mixed_groups",
+    "train/mixed_groups_2",
+)
+
+Series = Mapping[str, Sequence[float | None]]
+"""Values by metric, one an entry of `step`; None where a step has none."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept of a run.
+
+    Attributes:
+        environment: The grid's name of it.
+        method: The grid's name of it.
+        seed: Of everything that was drawn.
+        ended: Why it ended; None if it has not.
+        config: Its configuration, every field.
+        evaluation: Series over the steps with an evaluation.
+        training: Series over all other steps.
+        totals: Last values of what is cumulative, and seconds of each stage.
+    """
+
+    environment: str
+    method: str
+    seed: int
+    ended: str | None
+    config: Mapping[str, Any]
+    evaluation: Series
+    training: Series
+    totals: Mapping[str, float]
+
+    def curve(self, metric: str, against: str = "step") -> Curve:
+        """A metric's points, without those it has no value for."""
+        series = self.evaluation if metric in self.evaluation else self.training
+        pairs = zip(series.get(against, ()), series.get(metric, ()), strict=False)
+        points = [(x, y) for x, y in pairs if x is not None and y is not None]
+        x, y = np.asarray(points, dtype=float).reshape(-1, 2).T
+        return Curve(x, y)
+
+    @property
+    def final(self) -> float:
+        """Final reward: mean of the last 3 evaluations; NaN without any."""
+        rewards = self.curve("eval/reward").y
+        return float(rewards[-FINAL:].mean()) if len(rewards) else math.nan
+
+    def final_at(self, tokens: float) -> float:
+        """What the final reward would have been after so many sampled tokens."""
+        x, y = trailing_mean(self.curve("eval/reward", "tokens/sampled"), FINAL)
+        return float(np.interp(tokens, x, y)) if len(x) else math.nan
+
+
+@dataclass(frozen=True)
+class Results:
+    """A grid's names (see `Grid`) and its runs as far as they are."""
+
+    environments: tuple[str, ...]
+    methods: Mapping[str, str]
+    main: tuple[str, ...]
+    seeds: tuple[int, ...]
+    references: Mapping[str, Mapping[str, float]]
+    records: tuple[Record, ...]
+
+    def of(self, environment: str, method: str, finished: bool = True) -> list[Record]:
+        """Runs of one environment and method, by seed; the finished ones, or all that began."""
+        found = [r for r in self.records if (r.environment, r.method) == (environment, method)]
+        return sorted(
+            (record for record in found if record.ended or not finished), key=lambda r: r.seed
+        )
+
+    def first(self, algo: str) -> str | None:
+        """The first method with this algorithm."""
+        return next((name for name, its in self.methods.items() if its == algo), None)
+
+
+def collect(grid: Grid, folder: Path, earlier: Results | None = None) -> Results:
+    """The runs that have begun.
+
+    Args:
+        grid: Says which.
+        folder: Of all runs.
+        earlier: Where a run that has no folder is taken from, if its configuration agrees.
+    """
+    kept = {(r.environment, r.method, r.seed): r for r in (earlier.records if earlier else ())}
+    records = []
+    for run in grid.runs:
+        record = read_run(run, folder / run.folder)
+        old = kept.get((run.environment, run.method, run.seed))
+        if record is None and old and _agrees(old.config, run.config):
+            record = old
+        if record:
+            records.append(record)
+    return Results(
+        grid.environments, grid.methods, grid.main, grid.seeds, grid.references, tuple(records)
+    )
+
+
+def read_run(run: Run, folder: Path) -> Record | None:
+    """What a run's folder holds; None if it has not begun.
+
+    Raises:
+        ValueError: A file is broken.
+    """
+    if not (folder / "config.json").is_file():
+        return None
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        done = folder / DONE
+        ended = str(json.loads(done.read_text())["reason"]) if done.is_file() else None
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"a file of the run {folder} is broken: {error}") from error
+    rows = _rows(folder / METRICS)
+    evaluated = [row for row in rows if "eval/reward" in row]
+    totals = {key: max((row.get(key, 0.0) for row in rows), default=0.0) for key in _CUMULATIVE}
+    spent = {key: sum(row.get(key, 0.0) for row in rows) for key in _times()}
+    return Record(
+        run.environment,
+        run.method,
+        run.seed,
+        ended,
+        {**run.config, **config},
+        _series(evaluated, _EVALUATION),
+        _series([row for row in rows if any(key in row for key in _TRAINING)], _TRAINING),
+        {key: round(value, 4) for key, value in (totals | spent).items()},
+    )
+
+
+def write(results: Results, path: Path) -> None:
+    """Write the file: what all runs share, then one run a line."""
+    configs = [record.config for record in results.records]
+    shared = {
+        key: value
+        for key, value in (configs[0] if configs else {}).items()
+        if all(key in config and config[key] == value for config in configs)
+    }
+    head = {key: value for key, value in vars(results).items() if key != "records"}
+    lines = []
+    for record in results.records:
+        differing = {key: v for key, v in record.config.items() if key not in shared}
+        lines.append(json.dumps({**asdict(record), "config": differing}, separators=(",", ":")))
+    opening = json.dumps({**head, "config": shared}, indent=1, ensure_ascii=False)[:-2]
+    path.write_text(opening + ',\n "runs": [\n' + ",\n".join(lines) + "\n ]\n}\n")
+
+
+def read(path: Path) -> Results:
+    """Read the file.
+
+    Raises:
+        ValueError: It is missing or broken.
+    """
+    try:
+        text = json.loads(path.read_text())
+        shared = text["config"]
+        records = [Record(**{**r, "config": {**shared, **r["config"]}}) for r in text["runs"]]
+        return Results(
+            tuple(text["environments"]),
+            text["methods"],
+            tuple(text["main"]),
+            tuple(text["seeds"]),
+            text["references"],
+            tuple(records),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"cannot read the results {path}: {error}") from error
+
+
+def _agrees(config: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
+    return all(config.get(key) == value for key, value in fields.items())
+
+
+def _times() -> list[str]:
+    return [f"time/{stage}" for stage in STAGES]
+
+
+def _rows(path: Path) -> list[dict[str, float]]:
+    """Steps in order, with finite numbers only; what is cumulative has a value at each."""
+    by_step: dict[int, dict[str, float]] = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:  # half written as the process was killed; the resumed one writes it anew
+            continue
+        numbers = {key: v for key, v in row.items() if isinstance(v, int | float)}
+        finite = {key: v for key, v in numbers.items() if math.isfinite(v)}
+        by_step[row["step"]] = finite  # a resumed run repeats steps after its checkpoint
+    rows, before = [], dict.fromkeys(_CUMULATIVE, 0.0)
+    for step in sorted(by_step):
+        row = {**before, **by_step[step]}
+        before = {key: row[key] for key in _CUMULATIVE}
+        rows.append(row)
+    return rows
+
+
+def _series(rows: Sequence[Mapping[str, float]], metrics: Sequence[str]) -> Series:
+    """Columns of the metrics that have any value, rounded."""
+    columns: dict[str, list[float | None]] = {"step": [row["step"] for row in rows]}
+    for metric in metrics:
+        values = [row.get(metric) for row in rows]
+        if any(value is not None for value in values):
+            columns[metric] = [None if value is None else round(value, 4) for value in values]
+    return columns

@@ -1,0 +1,221 @@
+"""Experiential reinforcement learning, and GRPO as the same algorithm with its later stages off.
+
+PAPER, Alg. 2: attempt; where that failed, reflect on the feedback, try again under what the
+reflection says, and internalize what succeeded: learn it under the original prompt, reflection
+removed. A step's attempts are all made before anything is learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+from erl_envs.core import Attempt, Reflection, Task, Tokens
+from erl_envs.rollout import Job
+from erl_trainer.advantages import Credit, advantages
+from erl_trainer.config import Config
+from erl_trainer.memory import Lesson, ReflectionMemory
+from erl_trainer.types import Kind, Sample, Stage
+
+STAGED = {Stage.ATTEMPT_1: 0, Stage.REFLECTION: 1, Stage.ATTEMPT_2: 1, Stage.DISTILL: 2}
+"""Which optimizer update of a step learns a stage, where updates are staged."""
+
+
+class Actor(Protocol):
+    """Who attempts and who reflects: policies (`erl_trainer.actor`), or a script in a test."""
+
+    def attempt(
+        self, jobs: Sequence[Job], stage: str, prompts: Sequence[str] | None = None
+    ) -> list[Attempt]:
+        """y ~ π(·|x), or y ~ π(·|x, Δ) where each job has a prompt of its own."""
+        ...
+
+    def reflect(
+        self, jobs: Sequence[Job], attempts: Sequence[Attempt], memories: Sequence[str | None]
+    ) -> list[Reflection | None]:
+        """Δ ~ π(·|x, y1, f1, r1, m); None where the reflector failed."""
+        ...
+
+    def show(self, jobs: Sequence[Job], attempts: Sequence[Attempt]) -> list[Reflection | None]:
+        """In the place of reflections, the first attempts themselves."""
+        ...
+
+
+@dataclass
+class Trial:
+    """One sample of a task: its first attempt, and what came of it.
+
+    Attributes:
+        job: What was played.
+        first: y1.
+        reflection: Δ; None where y1 succeeded, or nobody reflects.
+        second: y2, where there is a Δ.
+    """
+
+    job: Job
+    first: Attempt
+    reflection: Reflection | None = None
+    second: Attempt | None = None
+
+    @property
+    def reward(self) -> float:
+        """Reward in the end; a solved first attempt keeps its own (PAPER: App. C)."""
+        return self.first.reward if self.second is None else self.second.reward
+
+
+class Step(NamedTuple):
+    """What a step's attempts give.
+
+    Attributes:
+        trials: All of them, in order.
+        samples: To learn from, credit stamped on them.
+        credit: How it was given.
+        lessons: To remember at the step's end.
+    """
+
+    trials: list[Trial]
+    samples: list[Sample]
+    credit: Credit
+    lessons: list[Lesson]
+
+
+def collect(
+    tasks: Sequence[Task], actor: Actor, memory: ReflectionMemory, cfg: Config, seed: int
+) -> Step:
+    """All of a step but the learning.
+
+    Args:
+        tasks: Of the step.
+        actor: Who attempts and who reflects.
+        memory: Read here; the caller writes the lessons at the step's end.
+        cfg: Which stages there are.
+        seed: Of the step's random streams.
+    """
+    jobs = [Job(task, sample, seed) for task in tasks for sample in range(cfg.group_size)]
+    firsts = actor.attempt(jobs, Stage.ATTEMPT_1)  # y1 ~ π(·|x)
+    trials = [Trial(job, first) for job, first in zip(jobs, firsts, strict=True)]
+    if cfg.second_attempt != "none":  # else this is GRPO
+        failed = [t for t in trials if t.first.valid and t.first.reward < cfg.threshold]
+        reflect(failed, actor, memory, cfg)  # Δ ~ π(·|x, y1, f1, r1, m)
+        again = [(t, t.reflection.prompt) for t in failed if t.reflection]
+        seconds = actor.attempt(
+            [t.job for t, _ in again], Stage.ATTEMPT_2, [prompt for _, prompt in again]
+        )  # y2 ~ π(·|x, Δ)
+        for (trial, _), second in zip(again, seconds, strict=True):
+            trial.second = second
+    policy, credit = stamp([s for t in trials for s in policy_samples(t, cfg)], cfg)
+    samples = [*policy, *(s for t in trials for s in distill_samples(t, cfg))]
+    if cfg.updates == "staged":
+        samples = [replace(s, update=STAGED[s.stage]) for s in samples]
+    return Step(trials, samples, credit, [*lessons(trials, cfg)])
+
+
+def reflect(
+    failed: Sequence[Trial], actor: Actor, memory: ReflectionMemory, cfg: Config
+) -> None:
+    """Give each failed trial its Δ, or the first attempt itself in its place."""
+    jobs, attempts = [t.job for t in failed], [t.first for t in failed]
+    if cfg.second_attempt == "reflection":
+        memories = [memory.recall(opening(t)) for t in failed]
+        written = actor.reflect(jobs, attempts, memories)
+    else:
+        written = actor.show(jobs, attempts)
+    for trial, reflection in zip(failed, written, strict=True):
+        trial.reflection = reflection
+
+
+def policy_samples(trial: Trial, cfg: Config) -> Iterator[Sample]:
+    """What a trial's policy loss learns: y1, and y2 and Δ, whose reward is y2's.
+
+    An attempt that the environment failed has no reward: neither it nor what led to it is learnt.
+    """
+    if trial.first.valid:
+        yield from sample(Stage.ATTEMPT_1, "policy", trial, trial.first.tokens, trial.first.reward)
+    if trial.second and trial.second.valid and cfg.second_policy_loss:
+        reward = trial.second.reward
+        if trial.reflection and cfg.reflector == "policy":
+            yield from sample(Stage.REFLECTION, "policy", trial, trial.reflection.tokens, reward)
+        yield from sample(Stage.ATTEMPT_2, "policy", trial, trial.second.tokens, reward)
+
+
+def distill_samples(trial: Trial, cfg: Config) -> Iterator[Sample]:
+    """What a successful second attempt teaches the policy that is not told Δ.
+
+    `cross_entropy`: y2 under y1's prompt, weighted by its reward (PAPER: -1(r2 > 0) log π(y2|x)
+    with RAFT). `on_policy_kl`: y1 with, as its teacher, the policy under y2's prompt.
+    """
+    second = trial.second
+    if cfg.distill == "none" or second is None or not second.valid or second.reward <= 0:
+        return
+    y1, y2 = trial.first.tokens, second.tokens
+    if y1 is None or y2 is None:
+        return
+    if cfg.distill == "cross_entropy":
+        told = swap_prompt(y2, y1)
+        for s in sample(Stage.DISTILL, "imitate", trial, told, second.reward):
+            yield replace(s, advantage=second.reward)
+    else:
+        teacher = swap_prompt(y1, y2)
+        for s in sample(Stage.DISTILL, "match", trial, y1, second.reward):
+            yield replace(
+                s,
+                advantage=second.reward,
+                teacher_ids=teacher.ids,
+                teacher_sampled=teacher.sampled,
+            )
+
+
+def swap_prompt(tokens: Tokens, other: Tokens) -> Tokens:
+    """The same later ids after the other's prompt (all ids before the first sampled one)."""
+    cut, start = tokens.sampled.index(True), other.sampled.index(True)
+    return Tokens(
+        [*other.ids[:start], *tokens.ids[cut:]],
+        [*other.sampled[:start], *tokens.sampled[cut:]],
+        [*other.logprobs[:start], *tokens.logprobs[cut:]],
+    )
+
+
+def sample(
+    stage: Stage, kind: Kind, trial: Trial, tokens: Tokens | None, reward: float
+) -> Iterator[Sample]:
+    """The sample of these tokens; none where a policy that keeps no tokens made them."""
+    if tokens is not None and any(tokens.sampled):
+        yield Sample(
+            stage=stage,
+            task=trial.job.task.id,
+            kind=kind,
+            ids=tokens.ids,
+            sampled=tokens.sampled,
+            logprobs=tokens.logprobs,
+            reward=reward,
+        )
+
+
+def stamp(samples: Sequence[Sample], cfg: Config) -> tuple[list[Sample], Credit]:
+    """Give each sample the advantage over its group: the same task's samples of the same stage."""
+    credit = advantages(
+        [s.reward for s in samples],
+        groups=[(s.task, s.stage) for s in samples],
+        pools=[s.stage for s in samples],
+        kind=cfg.advantage,
+        small_group=cfg.small_group,
+        min_group=cfg.min_group,
+    )
+    return [
+        replace(s, advantage=a) for s, a in zip(samples, credit.values, strict=True)
+    ], credit
+
+
+def lessons(trials: Sequence[Trial], cfg: Config) -> Iterator[Lesson]:
+    """Rulebooks whose second attempt succeeded (PAPER: m ← Δ if r2 ≥ τ)."""
+    for trial in trials:
+        second, reflection = trial.second, trial.reflection
+        if second and second.valid and second.reward >= cfg.threshold:
+            if reflection and reflection.rulebook:
+                yield Lesson(trial.job.task, opening(trial), reflection.rulebook)
+
+
+def opening(trial: Trial) -> str:
+    """The task's first observation."""
+    return trial.first.messages[1]["content"]

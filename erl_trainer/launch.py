@@ -1,0 +1,96 @@
+"""From a configuration to a run: the model, the folder, the checkpoint, one process or several."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from erl_envs.policies import nano
+from erl_envs.policies.transformers import load as load_model
+from erl_trainer import checkpoint
+from erl_trainer.config import Config, to_json
+from erl_trainer.context import check_context
+from erl_trainer.learner import NotFinite
+from erl_trainer.processes import rank_and_size
+from erl_trainer.train import EnvFailures, Run, train
+from erl_trainer.types import StopReason
+
+
+def start(
+    config: Config,
+    names: Mapping[str, str],
+    out: Path,
+    resume: bool,
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> int:
+    """Train in a folder, a new one or (with `resume`) one that holds the same run.
+
+    Args:
+        config: Of the run.
+        names: The algorithm's and the preset's, for the folder.
+        out: The folder.
+        resume: Whether to go on with a run.
+        say: Tells a person a line.
+        progress: Tells (steps done, steps in all).
+
+    Returns:
+        The exit status: 0, or 1 where the run had to stop.
+
+    Raises:
+        ValueError: The configuration, the folder or a checkpoint is not usable; one line.
+    """
+    claim_folder(config, names, out, resume)
+    model, tokenizer = load_model(str(nano.FOLDER) if config.model == "nano" else config.model)
+    check_context(config, model, tokenizer)
+    run = Run(config, model, tokenizer, out)
+    found = checkpoint.latest(out / "checkpoints") if resume else None
+    if found is not None:
+        run.load(checkpoint.load(found))
+        say(f"going on from step {run.step}")
+    try:
+        train(run, say, progress)
+    except (NotFinite, EnvFailures) as failure:
+        kind = isinstance(failure, NotFinite)
+        reason = StopReason.NOT_FINITE if kind else StopReason.ENV_FAILURES
+        done = {"reason": reason, "step": run.step, "message": str(failure)}
+        (out / "stopped.json").write_text(json.dumps(done) + "\n", encoding="utf-8")
+        print(f"stopped at step {run.step}: {failure}; the state is saved", file=sys.stderr)
+        return 1
+    finally:
+        run.sampler.policy.close()
+    return 0
+
+
+def claim_folder(config: Config, names: Mapping[str, str], out: Path, resume: bool) -> None:
+    """Write `config.json`, or compare it with the one that is there.
+
+    Raises:
+        ValueError: The folder holds a run and `resume` is not given, or it is another run.
+    """
+    written = json.loads(json.dumps({**names, **to_json(config)}))
+    path = out / "config.json"
+    if path.exists():
+        if not resume:
+            raise ValueError(f"{out} holds a run; go on with it by --resume, or give another --out")
+        held = json.loads(path.read_text(encoding="utf-8"))
+        # more steps, or another batch in memory, are the same run
+        free = {"steps", "token_budget", "logit_chunk", "concurrency", "checkpoint_every"}
+        differing = [k for k in sorted(written) if k not in free and held.get(k) != written[k]]
+        if differing:
+            raise ValueError(f"{out} holds a run with another {differing[0]}; give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    if rank_and_size()[0] == 0:
+        path.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+
+
+def join_processes() -> None:
+    """Take part in a launch of several processes (`accelerate launch -m erl_trainer …`)."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState()

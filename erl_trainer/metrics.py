@@ -1,0 +1,143 @@
+"""What a step did, in numbers; and where the numbers go."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from erl_envs.extras import missing_extra
+from erl_trainer.erl import Trial
+from erl_trainer.types import Sample
+
+Metrics = dict[str, float]
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """Their mean, None of none."""
+    kept = list(values)
+    return sum(kept) / len(kept) if kept else None
+
+
+def describe(trials: Sequence[Trial]) -> dict[str, float | None]:
+    """Rewards of a step, and how often a task's rewards differ.
+
+    `train/mixed_groups` is the share of tasks whose first attempts' rewards differ: where they do
+    not, GRPO learns nothing. `train/mixed_groups_2` counts all attempts of a task.
+    """
+    valid = [t for t in trials if t.first.valid]
+    seconds = [t.second for t in valid if t.second and t.second.valid]
+    by_task: dict[str, tuple[set[float], set[float]]] = {}
+    for trial in valid:
+        firsts, both = by_task.setdefault(trial.job.task.id, (set(), set()))
+        firsts.add(trial.first.reward)
+        both.add(trial.first.reward)
+        if trial.second and trial.second.valid:
+            both.add(trial.second.reward)
+    return {
+        "train/reward": mean(t.first.reward for t in valid),
+        "train/reward_2": mean(second.reward for second in seconds),
+        "train/post_reflection": mean(t.reward for t in valid if not _failed(t.second))
+        if any(t.reflection for t in valid)
+        else None,
+        "train/rulebooks": mean(
+            t.reflection.rulebook is not None for t in valid if t.reflection is not None
+        ),
+        "train/mixed_groups": mean(len(firsts) > 1 for firsts, _ in by_task.values()),
+        "train/mixed_groups_2": mean(len(both) > 1 for _, both in by_task.values()),
+        "train/second_attempts": float(len(seconds)),
+    }
+
+
+def _failed(second: Any) -> bool:
+    return second is not None and not second.valid
+
+
+def sample_json(step: int, sample: Sample) -> dict[str, Any]:
+    """A line of `samples.jsonl`: who reads a run reads these."""
+    return {
+        "step": step,
+        "stage": sample.stage,
+        "task": sample.task,
+        "kind": sample.kind,
+        "reward": sample.reward,
+        "advantage": round(sample.advantage, 4),
+        "tokens": sum(sample.sampled),
+        "text": sample.text,
+    }
+
+
+class Log:
+    """A JSON-lines file that a resumed run goes on with, from the checkpoint's step."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        """Drop what was written after `step`; a line cut off by a crash goes too."""
+        kept = [line for line in _lines(path) if line["step"] <= step]
+        part = path.with_suffix(".part")
+        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        part.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append a line."""
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _lines(path: Path) -> Iterable[dict[str, Any]]:
+    if not path.exists():
+        return
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(text)
+        except json.JSONDecodeError:
+            return
+
+
+class Trackers:
+    """TensorBoard, wandb, trackio: those that were asked for."""
+
+    def __init__(self, names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> None:
+        """Start them.
+
+        Raises:
+            ValueError: One is not installed; the message says how to install it.
+        """
+        self._tensorboard: Any = None
+        self._runs: list[Any] = []
+        for name in names:
+            if name == "tensorboard":
+                module = _import("torch.utils.tensorboard", name)
+                self._tensorboard = module.SummaryWriter(str(folder / "tensorboard"))
+            else:
+                module = _import(name, name)
+                module.init(project="erl", name=folder.name, config=dict(config))
+                self._runs.append(module)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Hand on a step's numbers."""
+        if self._tensorboard is not None:
+            for name, value in metrics.items():
+                self._tensorboard.add_scalar(name, value, step)
+        for run in self._runs:
+            run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        """End them."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        for run in self._runs:
+            run.finish()
+
+
+def _import(module: str, name: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise missing_extra(f"the {name} logger", "train", error) from error

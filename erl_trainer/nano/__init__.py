@@ -1,0 +1,1 @@
+"""The bundled model, from scratch: tokenizer, synthetic corpus, pre-training, gates."""

@@ -1,0 +1,319 @@
+"""The corpus of the two games: playing by a rulebook, playing without one, writing a rulebook.
+
+Letters are dealt to roles at random, and the paper's own deal is held out; so are the boards of the
+test splits. A player says where the things are (symbol, row, column) before it acts.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+import erl_envs
+from erl_envs import registry
+from erl_envs.core import LEVELS, Attempt, Message, Task
+from erl_envs.frozenlake.levels import PAPER_P, board_of, generate
+from erl_envs.grid import DIRECTIONS, GridEnv, neighbours, split_of
+from erl_envs.reflection import reflection_messages, second_prompt
+from erl_envs.sokoban.levels import draw_paper_room
+from erl_envs.sokoban.room import Room, State, deltas, move, parse_layout, solved
+from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, said, told
+
+LETTERS = "ABCDEFGH"
+SIDES = {"frozenlake": (3, 6), "sokoban": (5, 7)}
+EDGE = "|"
+"""What a FrozenLake player sees beside the board."""
+
+Game = Literal["frozenlake", "sokoban"]
+Behaviour = Literal["told", "careless", "untold"]
+Rows = list[list[str]]
+
+
+def deal(game: Game, rng: np.random.Generator) -> dict[str, str]:
+    """Symbols for a game's roles at random, never the paper's own."""
+    opaque = _opaque(game)
+    while True:
+        letters = [LETTERS[i] for i in rng.permutation(len(LETTERS))]
+        if game == "frozenlake":
+            roles = ("player", "goal", "hole", "frozen")
+            symbols = {**opaque, **dict(zip(roles, letters, strict=False))}
+        else:
+            roles = ("player", "box", "goal", "floor", "wall")
+            symbols = dict(zip(roles, letters, strict=False))
+            symbols["player_on_goal"] = symbols["player"].lower()
+            symbols["box_on_goal"] = symbols["box"].lower()
+        if symbols != dict(opaque):
+            return symbols
+
+
+def _opaque(game: Game) -> Mapping[str, str]:
+    kind = registry.env_class(game)
+    assert issubclass(kind, GridEnv)
+    return kind.opaque
+
+
+def draw_task(game: Game, rng: np.random.Generator) -> Task:
+    """A board or room that no test split holds."""
+    while True:
+        side = int(rng.integers(SIDES[game][0], SIDES[game][1] + 1))
+        if game == "frozenlake":
+            cells = generate(int(rng.integers(1 << 40)), side, float(rng.uniform(*PAPER_P)))
+            rows = [cells[i : i + side] for i in range(0, len(cells), side)]
+            board, params = cells, {"desc": rows}
+        else:
+            rows = draw_paper_room(rng, (side, side))
+            board, params = rows, {"layout": rows}
+        if split_of(board) != "test":
+            return Task(game, params)
+
+
+# Who knows the rules: for each state, the first action that comes nearer to the goal
+
+
+@functools.lru_cache(maxsize=4096)
+def _lake_distances(cells: str, width: int) -> dict[int, int]:
+    moves = neighbours(len(cells) // width, width)
+    goal = cells.index("G")
+    distances, frontier = {goal: 0}, deque([goal])
+    while frontier:
+        end = frontier.popleft()
+        for cell in range(len(cells)):
+            leads = any(way[cell] == end for way in moves.values())
+            if leads and cell not in distances and cells[cell] != "H":
+                distances[cell] = distances[end] + 1
+                frontier.append(cell)
+    return distances
+
+
+@functools.lru_cache(maxsize=4096)
+def _room_distances(room: Room) -> dict[State, int]:
+    before: dict[State, list[State]] = {}
+    distances: dict[State, int] = {}
+    for box in sorted(room.floor):
+        for player in sorted(room.floor - {box}):
+            state = State(player, (box,))
+            if solved(room, state.boxes):
+                distances[state] = 0
+                continue
+            for delta in deltas(room.width).values():
+                before.setdefault(move(room, state, delta), []).append(state)
+    frontier = deque(distances)
+    while frontier:
+        after = frontier.popleft()
+        for state in before.get(after, []):
+            if state not in distances:
+                distances[state] = distances[after] + 1
+                frontier.append(state)
+    return distances
+
+
+class Guide:
+    """Follows one attempt and knows the best next action."""
+
+    def __init__(self, task: Task) -> None:
+        """Start at the task's first state."""
+        self._step: Callable[[Any, str], Any]
+        self._distances: Mapping[Any, int]
+        self._state: Any
+        if task.env == "frozenlake":
+            cells, width = board_of(task.params)
+            moves = neighbours(len(cells) // width, width)
+            self._state = cells.index("S")
+            self._step = lambda cell, action: moves[action][cell]
+            self._distances = _lake_distances(cells, width)
+        else:
+            room, self._state = parse_layout(task.params["layout"])
+            self._step = lambda state, action: move(room, state, deltas(room.width)[action])
+            self._distances = _room_distances(room)
+
+    def best(self) -> str | None:
+        """The first action on a shortest way, None if there is no way left."""
+        if self._state not in self._distances:
+            return None
+        far = 1 << 20
+        ends = {a: self._distances.get(self._step(self._state, a), far) for a in DIRECTIONS}
+        return min(ends, key=lambda action: ends[action])
+
+    def go(self, action: str) -> None:
+        """The player did this."""
+        self._state = self._step(self._state, action)
+
+
+# What a player says
+
+
+def board_rows(observation: str) -> Rows:
+    """The board's symbols in an observation."""
+    return [line.split() for line in observation.split("\n") if "\t" in line]
+
+
+def _find(rows: Rows, symbols: Sequence[str]) -> tuple[str, int, int]:
+    for symbol in symbols:
+        for r, row in enumerate(rows):
+            if symbol in row:
+                return symbol, r, row.index(symbol)
+    return symbols[0], -1, -1
+
+
+def reason(game: Game, rows: Rows, symbols: Mapping[str, str]) -> str:
+    """Where things are: `A 1 2 C 4 4`, rows and columns from 1.
+
+    In FrozenLake what lies above, below, left and right of the player follows.
+    """
+    if game == "frozenlake":
+        seen = [_find(rows, [symbols["player"]]), _find(rows, [symbols["goal"]])]
+    else:
+        seen = [
+            _find(rows, [symbols["player"], symbols["player_on_goal"]]),
+            _find(rows, [symbols["box"], symbols["box_on_goal"]]),
+            _find(rows, [symbols["goal"], symbols["player_on_goal"]]),
+        ]
+    words = [f"{symbol} {r + 1} {c + 1}" for symbol, r, c in seen]
+    if game == "frozenlake":
+        _, r, c = seen[0]
+        words += [_cell(rows, r + dr, c + dc) for dr, dc in DIRECTIONS.values()]
+    return " ".join(words)
+
+
+def _cell(rows: Rows, r: int, c: int) -> str:
+    return rows[r][c] if 0 <= r < len(rows) and 0 <= c < len(rows[r]) else EDGE
+
+
+def guess(game: Game, rows: Rows, rng: np.random.Generator) -> dict[str, str]:
+    """Symbols on the board for the roles that `reason` asks for, at random."""
+    present = sorted({symbol for row in rows for symbol in row})
+    roles = ("player", "goal") if game == "frozenlake" else ("player", "box", "goal")
+    dealt = [present[i] for i in rng.permutation(len(present))]
+    named = {role: dealt[i % len(dealt)] for i, role in enumerate(roles)}
+    return {"player_on_goal": named["player"], "box_on_goal": "", **named}
+
+
+# Conversations
+
+
+@dataclass
+class Played:
+    """An attempt, and the conversation it makes."""
+
+    attempt: Attempt
+    parts: list[Part]
+
+
+def play(env: GridEnv, task: Task, prompt: str, behaviour: Behaviour, rng: Any) -> Played:
+    """One attempt.
+
+    Args:
+        env: Where to play.
+        task: What to play.
+        prompt: The system prompt.
+        behaviour: `told` plays the best action; `careless` does so too, but often stumbles, and
+            learns what would have been best; `untold` guesses, and acts at random.
+        rng: Source of every draw.
+    """
+    game: Any = env.name
+    observation, _ = env.reset(options={"task": task})
+    guide = Guide(task)
+    messages: list[Message] = [
+        {"role": "system", "content": prompt},
+        {"role": "user", "content": observation},
+    ]
+    parts = [part for message in messages for part in told(message)]
+    reward, feedback, outcome = 0.0, "", ""
+    while not outcome:
+        rows = board_rows(observation)
+        best = guide.best()
+        action = str(rng.choice(list(DIRECTIONS)))
+        if behaviour == "untold":
+            thought = reason(game, rows, guess(game, rows, rng))
+            kind = LEARN
+        else:
+            thought = reason(game, rows, env.symbols)
+            if best is not None and (behaviour == "told" or rng.random() < 0.7):
+                action = best
+            kind = LEARN if action == best else GIVEN
+        text = f"{thought} {env.say(action)}"
+        parts += said(Part(thought, LEARN), Part(env.say(action), kind))
+        observation, step_reward, _, _, info = env.step(text)
+        guide.go(action)
+        answer: Message = {"role": "user", "content": observation}
+        messages += [{"role": "assistant", "content": text}, answer]
+        parts += told(answer, SHOWN)
+        reward += step_reward
+        feedback, outcome = info.get("feedback", ""), info.get("outcome", "")
+    attempt = Attempt(
+        task=task,
+        seed=0,
+        messages=messages,
+        turns=[],
+        reward=reward,
+        feedback=feedback,
+        outcome=outcome,
+    )
+    return Played(attempt, parts)
+
+
+def acting(game: Game, rng: np.random.Generator) -> list[Part]:
+    """A conversation of a player who is told the rules, or (one in six) is not."""
+    symbols = deal(game, rng)
+    task = draw_task(game, rng)
+    if rng.random() < 1 / 6:
+        env = make(game, symbols)
+        env.reset(options={"task": task})
+        return play(env, task, env.system_prompt, "untold", rng).parts
+    env = make(game, symbols, rules="shown")
+    env.reset(options={"task": task})
+    prompt = env.system_prompt if rng.random() < 0.5 else second_prompt(env, env.rules_text())
+    return play(env, task, prompt, "told" if rng.random() < 0.5 else "careless", rng).parts
+
+
+def reflecting(game: Game, rng: np.random.Generator) -> list[Part]:
+    """A failed attempt, its feedback, sometimes a memory; then the true rulebook."""
+    symbols = deal(game, rng)
+    level = LEVELS[int(rng.choice(4, p=(0.08, 0.12, 0.7, 0.1)))]
+    env = make(game, symbols, feedback=level)
+    while True:
+        task = draw_task(game, rng)
+        env.reset(options={"task": task})
+        behaviour: Behaviour = "untold" if rng.random() < 0.75 else "careless"
+        attempt = play(env, task, env.system_prompt, behaviour, rng).attempt
+        if attempt.reward < 1:
+            break
+    memory = None
+    if rng.random() < 0.25:
+        known = symbols if rng.random() < 0.6 else _muddle(game, symbols, rng)
+        memory = make(game, known).rules_text()
+    system, user = reflection_messages(env, attempt, memory)
+    parts = told(system) + told(user, SHOWN)
+    return parts + said(Part(f"<prompt>{env.rules_text()}</prompt>", LEARN))
+
+
+def _muddle(game: Game, symbols: Mapping[str, str], rng: np.random.Generator) -> dict[str, str]:
+    """The symbols, with two roles exchanged."""
+    roles = ("player", "goal", "hole", "frozen")
+    if game == "sokoban":
+        roles = ("player", "box", "goal", "floor", "wall")
+    one, other = (str(role) for role in rng.choice(roles, 2, replace=False))
+    muddled = {**symbols, one: symbols[other], other: symbols[one]}
+    if game == "sokoban":
+        muddled["player_on_goal"] = muddled["player"].lower()
+        muddled["box_on_goal"] = muddled["box"].lower()
+    return muddled
+
+
+@functools.lru_cache(maxsize=256)
+def _cached(game: Game, symbols: tuple[tuple[str, str], ...], rules: str, feedback: str) -> Any:
+    return erl_envs.make(
+        game, symbols=dict(symbols), prompt_style="compact", rules=rules, feedback=feedback
+    )
+
+
+def make(
+    game: Game, symbols: Mapping[str, str], rules: str = "hidden", feedback: str = "outcome"
+) -> Any:
+    """A game with compact prompts and these symbols."""
+    return _cached(game, tuple(symbols.items()), rules, feedback)

@@ -1,0 +1,264 @@
+"""Pre-training: a mixture of conversations, the next token, one model.
+
+Sequences come in a few fixed shapes, so that the model compiles once for each. Weights are kept in
+float32 and multiplied in bfloat16. Processes average their gradients; each draws its own data from
+(seed, step, rank), so a resumed run goes on as if it had not stopped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from erl_trainer.nano import games
+from erl_trainer.nano.examples import LEARN, SHOWN, Example, Part, encode
+
+SHAPES = (256, 448, 704, 896)
+"""Sequence lengths; longer conversations are left out."""
+
+Draw = Callable[[np.random.Generator], list[Part]]
+
+
+def _game(kind: Callable[[Any, np.random.Generator], list[Part]], name: str) -> Draw:
+    return lambda rng: kind(name, rng)
+
+
+SOURCES: dict[str, tuple[Draw, float]] = {
+    "frozenlake/act": (_game(games.acting, "frozenlake"), 0.25),
+    "sokoban/act": (_game(games.acting, "sokoban"), 0.3),
+    "frozenlake/reflect": (_game(games.reflecting, "frozenlake"), 0.2),
+    "sokoban/reflect": (_game(games.reflecting, "sokoban"), 0.25),
+}
+"""Source → how an example is drawn, and its share of the steps."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How nano is made.
+
+    Attributes:
+        hidden: Width.
+        layers: Depth.
+        heads: Attention heads.
+        steps: Optimizer steps.
+        tokens: Of a step, in each process.
+        lr: Peak learning rate; it warms up over `warmup` steps and falls to a tenth as a cosine.
+        warmup: Steps.
+        shown: Weight of predicting the world's answers, beside what is to be said.
+        seed: Of weights and data.
+        compiled: Whether torch compiles the model (needs a C++ compiler; twice as fast).
+    """
+
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 2
+    steps: int = 6000
+    tokens: int = 16384
+    lr: float = 2e-3
+    warmup: int = 200
+    shown: float = 0.3
+    seed: int = 0
+    compiled: bool = True
+
+
+class Batch(NamedTuple):
+    """Fixed shapes: `ids_BT`; places and targets of the P tokens that are learnt, with weights."""
+
+    ids_BT: torch.Tensor
+    place_P: torch.Tensor
+    target_P: torch.Tensor
+    weight_P: torch.Tensor
+
+
+def build_model(recipe: Recipe, tokenizer: Any) -> Any:
+    """A fresh Llama model for the tokenizer."""
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(recipe.seed)
+    config = LlamaConfig(
+        vocab_size=math.ceil(len(tokenizer) / 64) * 64,
+        hidden_size=recipe.hidden,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        intermediate_size=math.ceil(recipe.hidden * 8 / 3 / 32) * 32,
+        max_position_embeddings=tokenizer.model_max_length,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    return model
+
+
+def collate(examples: Sequence[Example], length: int, rows: int, shown: float, rng: Any) -> Batch:
+    """A batch of `rows` × `length`; a quarter of its tokens at most are learnt.
+
+    What is to be said weighs 1 in all; a random part of what the world answers weighs `shown`.
+    """
+    room = rows * length // 4
+    ids_BT = torch.zeros(rows, length, dtype=torch.long)
+    kinds = np.zeros((rows, length), dtype=np.int8)
+    for row, (ids, kind) in enumerate(examples):
+        ids_BT[row, : len(ids)] = torch.tensor(ids)
+        kinds[row, : len(kind)] = kind
+    flat = kinds[:, 1:].reshape(-1)
+    learn = np.flatnonzero(flat == LEARN)[:room]
+    world = rng.permutation(np.flatnonzero(flat == SHOWN))[: room - len(learn)]
+    place = np.zeros(room, dtype=np.int64)
+    weight = np.zeros(room, dtype=np.float32)
+    place[: len(learn)] = learn
+    weight[: len(learn)] = 1 / max(len(learn), 1)
+    place[len(learn) : len(learn) + len(world)] = world
+    weight[len(learn) : len(learn) + len(world)] = shown / max(len(world), 1)
+    place_P = torch.from_numpy(place)
+    return Batch(
+        ids_BT, place_P, ids_BT[:, 1:].reshape(-1)[place_P], torch.from_numpy(weight)
+    )
+
+
+def draw_batch(recipe: Recipe, tokenizer: Any, step: int, rank: int) -> tuple[str, Batch]:
+    """The batch of a step: one source's examples of about the same length, and its name."""
+    rng = np.random.default_rng([recipe.seed, step, rank])
+    names = list(SOURCES)
+    shares = np.array([SOURCES[name][1] for name in names])
+    name = names[int(rng.choice(len(names), p=shares / shares.sum()))]
+    draw = SOURCES[name][0]
+    # a pool of twice the need, ordered by length: padding is small and lengths vary between steps
+    pool: list[Example] = []
+    while sum(len(example.ids) for example in pool) < 2 * recipe.tokens:
+        pool += encode(tokenizer, [draw(rng) for _ in range(16)])
+    pool = sorted((e for e in pool if len(e.ids) <= SHAPES[-1]), key=lambda e: len(e.ids))
+    anchor = int(rng.integers(len(pool)))
+    length = next(shape for shape in SHAPES if len(pool[anchor].ids) <= shape)
+    rows = recipe.tokens // length
+    fits = sum(len(example.ids) <= length for example in pool)
+    return name, collate(pool[max(0, fits - rows) : fits], length, rows, recipe.shown, rng)
+
+
+def loss_of(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted cross-entropy (a scalar), and that of each learnt token (shape P)."""
+    hidden_BTD = model.model(input_ids=batch.ids_BT, use_cache=False).last_hidden_state
+    hidden_ND = hidden_BTD[:, :-1].reshape(-1, hidden_BTD.shape[-1])
+    logits_PV = model.lm_head(hidden_ND[batch.place_P]).float()
+    losses_P = nn.functional.cross_entropy(logits_PV, batch.target_P, reduction="none")
+    return (losses_P * batch.weight_P).sum(), losses_P.detach()
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Warm-up, then a cosine to a tenth of the peak."""
+    if step < recipe.warmup:
+        return recipe.lr * (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def pretrain(
+    recipe: Recipe, tokenizer: Any, out: Path, rank: int = 0, processes: int = 1
+) -> Any:
+    """Train, saving to `out` every 200 steps and going on from what is there.
+
+    Returns:
+        The model, in float32.
+    """
+    torch.set_num_threads(1 if processes > 1 else os.cpu_count() or 1)
+    model = build_model(recipe, tokenizer)
+    weights = list(model.parameters())
+    optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+    first = _resume(model, optimizer, out)
+    fast = build_model(recipe, tokenizer).to(torch.bfloat16)
+    fast_weights = list(fast.parameters())
+    # each shape compiles once
+    torch._dynamo.config.cache_size_limit = 64
+    compute = torch.compile(loss_of, dynamic=False) if recipe.compiled else loss_of
+    seen: dict[str, list[float]] = {}
+    began = time.perf_counter()
+    for step in range(first, recipe.steps):
+        with torch.no_grad():
+            torch._foreach_copy_(fast_weights, weights)
+        name, batch = draw_batch(recipe, tokenizer, step, rank)
+        loss, losses_P = compute(fast, batch)
+        loss.backward()
+        for weight, quick in zip(weights, fast_weights, strict=True):
+            weight.grad = None if quick.grad is None else quick.grad.float()
+            quick.grad = None
+        _average_gradients(weights, processes)
+        norm = nn.utils.clip_grad_norm_(weights, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        if math.isfinite(norm):
+            optimizer.step()
+        learnt = batch.weight_P == batch.weight_P.max()
+        seen.setdefault(name, []).append(losses_P[learnt].mean().item())
+        if rank == 0 and (step + 1) % 50 == 0:
+            line = {k: round(float(np.mean(v[-50:])), 4) for k, v in sorted(seen.items())}
+            rate = recipe.tokens * processes * (step + 1 - first) / (time.perf_counter() - began)
+            print(json.dumps({"step": step + 1, **line, "tokens_per_s": int(rate)}), flush=True)
+            seen.clear()
+        if rank == 0 and ((step + 1) % 200 == 0 or step + 1 == recipe.steps):
+            _save(model, optimizer, recipe, tokenizer, step + 1, out)
+    return model
+
+
+def _average_gradients(weights: Sequence[torch.Tensor], processes: int) -> None:
+    if processes == 1:
+        return
+    grads = [w.grad for w in weights if w.grad is not None]
+    flat = torch.cat([grad.flatten() for grad in grads])
+    dist.all_reduce(flat)
+    sizes = itertools.accumulate((grad.numel() for grad in grads), initial=0)
+    for grad, start in zip(grads, sizes, strict=False):
+        grad.copy_(flat[start : start + grad.numel()].view_as(grad) / processes)
+
+
+def _save(
+    model: Any, optimizer: Any, recipe: Recipe, tokenizer: Any, step: int, out: Path
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(out / "model")
+    tokenizer.save_pretrained(out / "model")
+    state = {
+        "step": step,
+        "recipe": asdict(recipe),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    part = out / "state.part"
+    torch.save(state, part)
+    part.replace(out / "state.pt")
+
+
+def _resume(model: Any, optimizer: Any, out: Path) -> int:
+    path = out / "state.pt"
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def run(rank: int, recipe: Recipe, tokenizer: Any, out: Path, processes: int, port: int) -> None:
+    """One of several processes on this machine."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    if processes > 1:
+        dist.init_process_group("gloo", rank=rank, world_size=processes)
+    pretrain(recipe, tokenizer, out, rank, processes)
+    if processes > 1:
+        dist.destroy_process_group()

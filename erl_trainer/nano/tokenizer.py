@@ -1,0 +1,151 @@
+"""Nano's tokenizer: word pieces, and one token for each fixed phrase of the prompts.
+
+The prompts' constant text is most of what a player reads. A phrase that is one token costs nano
+next to nothing, so its small context and its training go to boards, names and rulebooks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import erl_envs
+from erl_envs import registry
+from erl_envs.grid import DIRECTIONS
+from erl_envs.worlds import build_world
+
+SPECIAL = ("<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+UNKNOWN = "<|unknown|>"
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+VOCABULARY = 1536
+
+_PROMPTS = (
+    "frozenlake_rules",
+    "sokoban_rules",
+    "hotpotqa_rules",
+    "grid_compact",
+    "grid_format",
+    "grid_reflect",
+    "hotpotqa_compact",
+    "hotpotqa_format",
+    "hotpotqa_reflect",
+    "reflect_system",
+)
+_TAGS = ("<prompt>", "</prompt>", "<search>", "</search>", "\\boxed{", "}")
+_NOTES = (
+    "Rows and columns count from 1 at the top left.",
+    "of 1.",
+    "the player moved to row",
+    "the player stayed at the edge, so nothing changed.",
+    "the player fell into a hole at row",
+    "the player reached the goal at row",
+    "the player pushed a box from row",
+    "a wall is there, so nothing changed.",
+    "the box at row",
+    "has a wall behind it, so nothing changed.",
+    "changed nothing.",
+    "to row",
+    "onto a goal.",
+    "Every box is on a goal.",
+    "As the boxes stand now, the puzzle can no longer be solved.",
+    "The message could not be read:",
+    "Nothing changed.",
+    ", column",
+    "floor,",
+)
+
+_SPACING = (
+    (r" (?=[,.;:?!)}])", ""),
+    (r"(?<=[({]) ", ""),
+    (r"(?<=\d), (?=\d{3}\b)", ","),
+    (r" ?\n ?", "\n"),
+    (r" (?=</search>|</prompt>)", ""),
+    (r"(?<=<search>|<prompt>) ", ""),
+    (r" ' (?=s\b)", "'"),
+    (r" - ", "-"),
+)
+"""Pattern and replacement: where decoded text has no space between two tokens."""
+
+
+def phrases() -> list[str]:
+    """The constant parts of the prompts and of the games' feedback, of two words or more."""
+    folder = Path(erl_envs.__file__).parent / "prompts"
+    texts = [(folder / f"{name}.txt").read_text(encoding="utf-8") for name in _PROMPTS]
+    texts += registry.env_class("frozenlake").outcomes.values()
+    texts += registry.env_class("hotpotqa").outcomes.values()
+    chunks = (chunk for text in texts for chunk in _constant(text))
+    found = [chunk for chunk in chunks if len(chunk.split()) > 1]
+    actions = [f"```{action}```" for action in DIRECTIONS]
+    return list(dict.fromkeys([*found, *_NOTES, *_TAGS, *actions]))
+
+
+def _constant(template: str) -> Iterator[str]:
+    """What stands between a template's variables, newlines and tags."""
+    for chunk in re.split(r"\{\{.*?\}\}|\{%.*?%\}|\{\w+\}|\n|</?\w+>|\\boxed\{\w+\}", template):
+        if chunk.strip():
+            yield chunk.strip()
+
+
+def build() -> Any:
+    """The tokenizer, always the same.
+
+    Returns:
+        A transformers `PreTrainedTokenizerFast` with a chat template.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import WordPiece
+    from tokenizers.trainers import WordPieceTrainer
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(WordPiece(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"[^\S\n]+"), "removed"),
+            pre_tokenizers.Split("\n", "isolated"),
+            pre_tokenizers.Punctuation("isolated"),
+        ]
+    )
+    # white space is dropped when encoding; decoding puts it where our texts have it
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.WordPiece(prefix="##", cleanup=False),
+            decoders.Fuse(),
+            *(decoders.Replace(Regex(pattern), to) for pattern, to in _SPACING),
+        ]
+    )
+    fixed = phrases()
+    trainer = WordPieceTrainer(
+        vocab_size=VOCABULARY - len(fixed),
+        special_tokens=[*SPECIAL, UNKNOWN],
+        initial_alphabet=[chr(code) for code in range(33, 127)] + ["√", "“", "”", "\n"],
+        continuing_subword_prefix="##",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(), trainer)
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in fixed])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=SPECIAL[0],
+        eos_token=SPECIAL[4],
+        unk_token=UNKNOWN,
+        additional_special_tokens=list(SPECIAL[1:4]),
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=2048,
+    )
+
+
+def _texts() -> Iterable[str]:
+    """What word pieces are learnt from: worlds, and the words and numbers of the games."""
+    for seed in range(4):
+        world = build_world(seed, questions=200, passages=1000)
+        yield from (f"{passage.title}\n{passage.text}" for passage in world.corpus.passages)
+        yield from (f"Question: {q['question']}\n{q['answer']}" for q in world.questions)
+    games = " ".join(["Reward : turn Turn of Observation Player", *DIRECTIONS, *map(str, range(21))])
+    yield from [games] * 500

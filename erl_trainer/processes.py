@@ -1,0 +1,35 @@
+"""Several processes of one run: each plays and learns its share; the first writes the files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def rank_and_size() -> tuple[int, int]:
+    """This process's number and how many there are; (0, 1) where nobody launched several."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def share(items: Sequence[T]) -> list[T]:
+    """This process's part of a step's work."""
+    rank, size = rank_and_size()
+    return list(items[rank::size])
+
+
+def gather(items: Sequence[T]) -> list[T]:
+    """Everybody's items, on every process, in the order of processes."""
+    import torch.distributed as dist
+
+    _, size = rank_and_size()
+    if size == 1:
+        return list(items)
+    parts: list[Any] = [None] * size
+    dist.all_gather_object(parts, list(items))
+    return [item for part in parts for item in part]

@@ -1,0 +1,274 @@
+"""A training run, from its configuration to its folder.
+
+The folder holds `config.json`, `metrics.jsonl`, `samples.jsonl`, checkpoints, `model/` (what any
+policy loads) and, once it has ended, `done.json`. Everything that step k draws is a function of
+the seed and k, so a resumed run is the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from erl_envs import policies, tasks
+from erl_envs.core import Task, digest
+from erl_envs.policies.base import Sampling
+from erl_envs.rollout import EnvPool, Job, Player, Role
+from erl_trainer import checkpoint
+from erl_trainer.actor import Actor
+from erl_trainer.config import Config, to_json
+from erl_trainer.erl import Step, Trial, collect
+from erl_trainer.learner import Learner, NotFinite
+from erl_trainer.memory import load_memory
+from erl_trainer.metrics import Log, Trackers, describe, mean, sample_json
+from erl_trainer.processes import gather, rank_and_size, share
+from erl_trainer.sync import load_sampler, verify
+from erl_trainer.types import Stage, StopReason
+
+EVALUATION = Sampling(temperature=0.7, top_p=0.8, top_k=20)
+"""How evaluation samples (PAPER: Training)."""
+
+TIMES = {
+    Stage.ATTEMPT_1: "time/rollout",
+    Stage.REFLECTION: "time/reflection",
+    Stage.ATTEMPT_2: "time/second_rollout",
+}
+
+
+def stream(*parts: Any) -> int:
+    """The seed of a random stream that these parts name."""
+    return int(digest(list(parts))[:12], 16)
+
+
+def batch(all_tasks: Sequence[Task], step: int, size: int, seed: int) -> list[Task]:
+    """The tasks of a step: each time through all of them in a new random order."""
+    chosen = []
+    for place in range(step * size, (step + 1) * size):
+        epoch, at = divmod(place, len(all_tasks))
+        order = np.random.default_rng([seed, epoch]).permutation(len(all_tasks))
+        chosen.append(all_tasks[int(order[at])])
+    return chosen
+
+
+class Run:
+    """A run under way.
+
+    Attributes:
+        step: Steps done.
+        totals: Sampled and learnt tokens, optimizer updates and seconds so far.
+    """
+
+    def __init__(self, config: Config, model: Any, tokenizer: Any, folder: Path) -> None:
+        """Get everything ready; nothing is played or written yet.
+
+        Raises:
+            ValueError: The configuration does not fit the environment or the model; one line.
+        """
+        self.config, self.tokenizer, self.folder = config, tokenizer, folder
+        options = {config.env: config.options}
+        self.train_tasks = tasks.load(config.env, config.train_split, **config.options)
+        held_out = tasks.load(config.env, config.eval_split, **config.options)
+        self.eval_tasks = held_out[: config.eval_tasks or None]
+        self.learner = Learner(model, config, tokenizer.pad_token_id)
+        self.sampler = load_sampler(config, self.learner.model, tokenizer, folder)
+        self.memory = load_memory(config.memory)
+        pool = EnvPool(options)
+        attempts = Sampling(config.temperature, config.top_p, 0, config.max_tokens)
+        reflections = Sampling(
+            config.reflect_temperature, config.reflect_top_p, 0, config.reflect_max_tokens
+        )
+        reflector = (
+            self.sampler.policy
+            if config.reflector == "policy"
+            else policies.load(config.reflector, config.server_url)
+        )
+        players: dict[Role, Player] = {
+            "actor": Player(self.sampler.policy, attempts),
+            "reflector": Player(reflector, reflections),
+        }
+        judged = Sampling(
+            EVALUATION.temperature, EVALUATION.top_p, EVALUATION.top_k, config.max_tokens
+        )
+        self.actor = Actor(pool, players, config.concurrency)
+        self.judge = Actor(
+            pool, {"actor": Player(self.sampler.policy, judged)}, config.concurrency
+        )
+        self.step = 0
+        self.totals: Counter[str] = Counter()
+
+    def state(self) -> dict[str, Any]:
+        """All that a checkpoint keeps."""
+        return {
+            "learner": self.learner.state_dict(),
+            "memory": self.memory.state(),
+            "totals": dict(self.totals),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.learner.load_state_dict(state["learner"])
+        self.memory.load(state["memory"])
+        self.totals = Counter(state["totals"])
+        self.step = state["step"]
+        self.sampler.sync(self.learner.model)
+
+    def evaluate(self) -> dict[str, float]:
+        """The paper's protocol: first attempts, the initial prompt, n samples of each task."""
+        seed = stream("evaluation", self.config.seed, self.step)
+        jobs = [
+            Job(task, n, seed) for task in self.eval_tasks for n in range(self.config.eval_samples)
+        ]
+        attempts = self.judge.attempt(share(jobs), Stage.ATTEMPT_1)
+        seconds, _ = self.judge.take_costs()
+        reward = mean(gather([a.reward for a in attempts if a.valid]))
+        found = {"time/evaluation": sum(seconds.values())}
+        return found if reward is None else {"eval/reward": reward, **found}
+
+    def train_step(self) -> tuple[dict[str, float], Step]:
+        """Collect, learn, synchronise, remember."""
+        cfg = self.config
+        chosen = batch(self.train_tasks, self.step, cfg.tasks_per_step, cfg.seed)
+        seed = stream("training", cfg.seed, self.step)
+        collected = collect(share(chosen), self.actor, self.memory, cfg, seed)
+        self._check_failures(collected.trials)
+        began = time.perf_counter()
+        learnt: dict[str, float] = {}
+        for number in sorted({s.update for s in gather(collected.samples)}):
+            part = [s for s in collected.samples if s.update == number]
+            learnt |= self.learner.update(part)
+            self.totals["tokens/trained"] += int(learnt["tokens"])
+            self.totals["updates"] += int(learnt["updates"])
+        self.sampler.sync(self.learner.model)
+        gap = verify(self.sampler, self.learner.model)
+        trained = time.perf_counter() - began
+        self.memory.store(gather(collected.lessons))
+        self.step += 1
+        seconds, sampled = self.actor.take_costs()
+        self.totals["tokens/sampled"] += sum(gather([sum(sampled.values())]))
+        rewards = describe(gather(collected.trials))
+        return {
+            **{k: v for k, v in rewards.items() if v is not None},
+            **{k: v for k, v in learnt.items() if k not in ("tokens", "updates")},
+            **{TIMES[Stage(stage)]: value for stage, value in seconds.items()},
+            "time/training": trained,
+            "groups": collected.credit.groups,
+            "groups/flat": collected.credit.flat,
+            "groups/small": collected.credit.small,
+            "sync_gap": gap,
+        }, collected
+
+    def _check_failures(self, trials: Sequence[Trial]) -> None:
+        played = [a for t in trials for a in (t.first, t.second) if a is not None]
+        reasons = Counter(a.error for a in played if not a.valid)
+        if reasons.total() > self.config.max_failures * len(played):
+            told = "; ".join(f"{count}× {reason}" for reason, count in reasons.most_common(3))
+            raise EnvFailures(
+                f"{reasons.total()} of {len(played)} attempts of step {self.step + 1} failed "
+                f"outside the policy: {told}"
+            )
+
+
+class EnvFailures(RuntimeError):
+    """The environment failed for more of a step's attempts than the configuration allows."""
+
+
+def train(
+    run: Run, say: Callable[[str], None], progress: Callable[[int, int], None]
+) -> StopReason:
+    """Train to the end, writing the folder as it goes.
+
+    Args:
+        run: A new one, or one that loaded a checkpoint.
+        say: Tells a person a line.
+        progress: Tells (steps done, steps in all).
+
+    Returns:
+        Why it ended.
+
+    Raises:
+        NotFinite: A loss or gradient was not finite; the state before it is saved.
+        EnvFailures: The environment failed too often; the state before it is saved.
+    """
+    cfg, folder = run.config, run.folder
+    first_process = rank_and_size()[0] == 0
+    writer = _Writer(run) if first_process else None
+    try:
+        if run.step == 0 and cfg.eval_every:
+            found = run.evaluate()
+            if writer:
+                writer.metrics(found)
+            say(f"before training: {found.get('eval/reward', 0):.3f}")
+        while run.step < cfg.steps:
+            progress(run.step, cfg.steps)
+            began = time.perf_counter()
+            try:
+                found, collected = run.train_step()
+            except (NotFinite, EnvFailures):
+                if writer:
+                    writer.checkpoint()
+                raise
+            if collected.credit.groups == collected.credit.flat:
+                say(f"step {run.step}: in no group do the rewards differ")
+            if cfg.eval_every and run.step % cfg.eval_every == 0:
+                found |= run.evaluate()
+                say(f"step {run.step}: {found.get('eval/reward', 0):.3f}")
+            run.totals["time/wall"] += time.perf_counter() - began
+            if writer:
+                writer.metrics(found)
+                writer.samples(collected)
+                if run.step % cfg.checkpoint_every == 0 or run.step == cfg.steps:
+                    writer.checkpoint()
+        progress(run.step, cfg.steps)
+        if writer:
+            checkpoint.save_model(run.learner.model, run.tokenizer, folder / "model")
+            done = {"reason": StopReason.STEPS, "step": run.step}
+            (folder / "done.json").write_text(json.dumps(done) + "\n", encoding="utf-8")
+    finally:
+        if writer:
+            writer.close()
+    return StopReason.STEPS
+
+
+class _Writer:
+    """The files of a run."""
+
+    def __init__(self, run: Run) -> None:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        self._run = run
+        self._metrics = Log(run.folder / "metrics.jsonl", run.step)
+        self._samples = Log(run.folder / "samples.jsonl", run.step)
+        self._trackers = Trackers(run.config.loggers, run.folder, to_json(run.config))
+
+    def metrics(self, found: dict[str, float]) -> None:
+        line = {**found, **self._run.totals}
+        self._metrics.write({"step": self._run.step, **_rounded(line)})
+        self._trackers.write(self._run.step, line)
+
+    def samples(self, collected: Step) -> None:
+        every = self._run.config.sample_every
+        if every and self._run.step % every == 0:
+            for sample in collected.samples:
+                text = self._run.tokenizer.decode(_answer(sample.ids, sample.sampled))
+                self._samples.write({**sample_json(self._run.step, sample), "text": text})
+
+    def checkpoint(self) -> None:
+        checkpoint.save(self._run.folder / "checkpoints", self._run.step, self._run.state())
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._samples.close()
+        self._trackers.close()
+
+
+def _rounded(line: dict[str, float]) -> dict[str, float]:
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()}
+
+
+def _answer(ids: Sequence[int], sampled: Sequence[bool]) -> list[int]:
+    return [token for token, was in zip(ids, sampled, strict=True) if was]
