@@ -57,7 +57,12 @@ def _train(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     parser.add_argument(
-        "-o", "--option", action="append", default=[], metavar="KEY=VALUE", help="of the environment"
+        "-o",
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the environment",
     )
     args, rest = parser.parse_known_args(argv)
     given = json.loads(args.config.read_text(encoding="utf-8")) if args.config else {}
@@ -99,10 +104,9 @@ def _fields(rest: Sequence[str]) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError:
         return text
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _curves(argv: list[str]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -30,13 +30,13 @@ class Actor:
         self._pool = pool
         self._players = players
         self._concurrency = concurrency
-        self.seconds: Counter[str] = Counter()
-        self.tokens: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.tokens: defaultdict[str, int] = defaultdict(int)
 
     def attempt(
         self, jobs: Sequence[Job], stage: str, prompts: Sequence[str] | None = None
     ) -> list[Attempt]:
-        """y ~ π(·|x), or y ~ π(·|x, Δ) where each job has a prompt of its own.
+        """Y ~ π(·|x), or y ~ π(·|x, Δ) where each job has a prompt of its own.
 
         Args:
             jobs: What to play.
@@ -90,7 +90,8 @@ class Actor:
     def take_costs(self) -> tuple[dict[str, float], dict[str, int]]:
         """Seconds and sampled tokens of each stage since the last call."""
         costs = dict(self.seconds), dict(self.tokens)
-        self.seconds, self.tokens = Counter(), Counter()
+        self.seconds.clear()
+        self.tokens.clear()
         return costs
 
     def _play(

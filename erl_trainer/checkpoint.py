@@ -6,9 +6,12 @@ step (`erl_trainer.train`), so the step number stands for all generators and for
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 from typing import Any
+
+from erl_envs.policies.transformers import quiet
 
 KEEP = 2
 """Checkpoints that stay; older ones go."""
@@ -61,13 +64,12 @@ def load(path: Path) -> dict[str, Any]:
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """A model folder that every policy loads, replaced as a whole; LoRA adapters merged in."""
-    import copy
-
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     if hasattr(model, "merge_and_unload"):
         model = copy.deepcopy(model).merge_and_unload()
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
+    with quiet():
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

@@ -1,4 +1,4 @@
-"""A run's configuration: one frozen dataclass, whose docstring is its documentation, and presets."""
+"""A run's configuration: one frozen dataclass, documented by its docstring, and presets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Config:
         group_size: First attempts of a task.
         seed: Of everything that is drawn.
 
-        second_attempt: What a failed attempt leads to: `none` (this is GRPO), `reflection` (ERL), or
+        second_attempt: What a failed attempt leads to: `none` (GRPO), `reflection` (ERL), or
             `transcript` (the paper's no-reflection ablation: the first attempt itself is shown).
         threshold: First attempts with less reward are tried again (the paper's τ).
         reflector: `policy`, or the policy string of another who reflects; `oracle` writes the true
@@ -85,7 +85,7 @@ class Config:
         max_failures: Share of a step's attempts that the environment may fail.
 
         checkpoint_every: Steps between checkpoints; there is one at the end too.
-        sample_every: Steps between samples written to `samples.jsonl`; 0 for none.
+        sample_every: Steps between those whose samples `samples.jsonl` holds; 0 for none.
         loggers: Besides the files: `tensorboard`, `wandb`, `trackio`.
     """
 
@@ -226,7 +226,8 @@ def configure(preset: Preset, algo: Algo, **fields: Any) -> Config:
     base = {**(PAPER if preset == "paper" else {}), **(GRPO if algo == "grpo" else {})}
     if algo == "grpo" and base.get("updates") == "staged":
         base["updates"] = "joint"  # one stage, one update
-    return Config(**{**base, **fields})
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Config(**{**base, **given})
 
 
 def to_json(config: Config) -> dict[str, Any]:

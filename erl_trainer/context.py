@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import erl_envs
 from erl_envs import tasks
-from erl_envs.core import Message, TextEnv
+from erl_envs.core import EnvError, Message, TextEnv
 from erl_envs.policies.local import context_length
 from erl_trainer.config import Config
 
@@ -44,10 +45,10 @@ def _attempt_tokens(env: TextEnv, task: Any, max_tokens: int, tokenizer: Any) ->
     ]
     texts = [message["content"] for message in opening]
     longest = _length(tokenizer, observation)
-    plan = env.oracle()
-    if plan:
-        observation, *_ = env.step(plan[0])
-        longest = max(longest, _length(tokenizer, observation))
+    with contextlib.suppress(EnvError):  # an environment that fails is the run's affair
+        for message in (env.oracle() or [])[:1]:
+            observation, *_ = env.step(message)
+            longest = max(longest, _length(tokenizer, observation))
     turn = longest + max_tokens + 8  # a chat template's own tokens
     return sum(_length(tokenizer, text) for text in texts) + env.max_turns * turn
 

@@ -28,7 +28,7 @@ class Actor(Protocol):
     def attempt(
         self, jobs: Sequence[Job], stage: str, prompts: Sequence[str] | None = None
     ) -> list[Attempt]:
-        """y ~ π(·|x), or y ~ π(·|x, Δ) where each job has a prompt of its own."""
+        """Y ~ π(·|x), or y ~ π(·|x, Δ) where each job has a prompt of its own."""
         ...
 
     def reflect(
@@ -111,9 +111,7 @@ def collect(
     return Step(trials, samples, credit, [*lessons(trials, cfg)])
 
 
-def reflect(
-    failed: Sequence[Trial], actor: Actor, memory: ReflectionMemory, cfg: Config
-) -> None:
+def reflect(failed: Sequence[Trial], actor: Actor, memory: ReflectionMemory, cfg: Config) -> None:
     """Give each failed trial its Δ, or the first attempt itself in its place."""
     jobs, attempts = [t.job for t in failed], [t.first for t in failed]
     if cfg.second_attempt == "reflection":
@@ -202,18 +200,15 @@ def stamp(samples: Sequence[Sample], cfg: Config) -> tuple[list[Sample], Credit]
         small_group=cfg.small_group,
         min_group=cfg.min_group,
     )
-    return [
-        replace(s, advantage=a) for s, a in zip(samples, credit.values, strict=True)
-    ], credit
+    return [replace(s, advantage=a) for s, a in zip(samples, credit.values, strict=True)], credit
 
 
 def lessons(trials: Sequence[Trial], cfg: Config) -> Iterator[Lesson]:
     """Rulebooks whose second attempt succeeded (PAPER: m ← Δ if r2 ≥ τ)."""
     for trial in trials:
-        second, reflection = trial.second, trial.reflection
-        if second and second.valid and second.reward >= cfg.threshold:
-            if reflection and reflection.rulebook:
-                yield Lesson(trial.job.task, opening(trial), reflection.rulebook)
+        second, rulebook = trial.second, trial.reflection and trial.reflection.rulebook
+        if rulebook and second and second.valid and second.reward >= cfg.threshold:
+            yield Lesson(trial.job.task, opening(trial), rulebook)
 
 
 def opening(trial: Trial) -> str:

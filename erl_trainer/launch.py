@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from erl_envs.policies import nano
 from erl_envs.policies.transformers import load as load_model
@@ -47,7 +48,7 @@ def start(
     claim_folder(config, names, out, resume)
     model, tokenizer = load_model(str(nano.FOLDER) if config.model == "nano" else config.model)
     check_context(config, model, tokenizer)
-    run = Run(config, model, tokenizer, out)
+    run = Run(config, model.to(getattr(torch, config.dtype)), tokenizer, out)
     found = checkpoint.latest(out / "checkpoints") if resume else None
     if found is not None:
         run.load(checkpoint.load(found))

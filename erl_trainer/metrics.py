@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from erl_envs.core import Attempt
 from erl_envs.extras import missing_extra
 from erl_trainer.erl import Trial
 from erl_trainer.types import Sample
@@ -39,9 +40,7 @@ def describe(trials: Sequence[Trial]) -> dict[str, float | None]:
     return {
         "train/reward": mean(t.first.reward for t in valid),
         "train/reward_2": mean(second.reward for second in seconds),
-        "train/post_reflection": mean(t.reward for t in valid if not _failed(t.second))
-        if any(t.reflection for t in valid)
-        else None,
+        "train/post_reflection": mean(t.reward for t in valid if not _failed(t.second)),
         "train/rulebooks": mean(
             t.reflection.rulebook is not None for t in valid if t.reflection is not None
         ),
@@ -51,7 +50,7 @@ def describe(trials: Sequence[Trial]) -> dict[str, float | None]:
     }
 
 
-def _failed(second: Any) -> bool:
+def _failed(second: Attempt | None) -> bool:
     return second is not None and not second.valid
 
 

@@ -76,7 +76,7 @@ def drawing() -> Iterator[None]:
 
 
 def panels(
-    columns: int, rows: int = 1, width: float = 4.2, height: float = 3.1, **axes: Any
+    columns: int, rows: int = 1, width: float = 3.7, height: float = 2.9, **axes: Any
 ) -> tuple[Figure, list[list[Axes]]]:
     """A figure and its panels, row by row; sizes are one panel's, in inches."""
     from matplotlib.figure import Figure
@@ -120,14 +120,15 @@ def fit_height(axes: Axes) -> None:
     axes.set_ylim(0, top or 1.0)
 
 
-def add_legend(figure: Figure, columns: int = 4) -> None:
-    """One legend for all panels, under them; each label once, in the order of drawing."""
+def add_legend(figure: Figure, entry: float = 2.1) -> None:
+    """One legend under all panels, each label once; `entry` is one's width in inches."""
     found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    columns = min(columns, len(found))
     if found:
+        rows = math.ceil(len(found) * entry / figure.get_figwidth())
+        columns = math.ceil(len(found) / rows)
         figure.legend(
             _by_row(list(found.values()), columns),
             _by_row(list(found), columns),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,11 +96,9 @@ class Run:
             EVALUATION.temperature, EVALUATION.top_p, EVALUATION.top_k, config.max_tokens
         )
         self.actor = Actor(pool, players, config.concurrency)
-        self.judge = Actor(
-            pool, {"actor": Player(self.sampler.policy, judged)}, config.concurrency
-        )
+        self.judge = Actor(pool, {"actor": Player(self.sampler.policy, judged)}, config.concurrency)
         self.step = 0
-        self.totals: Counter[str] = Counter()
+        self.totals: defaultdict[str, float] = defaultdict(float)
 
     def state(self) -> dict[str, Any]:
         """All that a checkpoint keeps."""
@@ -114,7 +112,7 @@ class Run:
         """Go on from a checkpoint."""
         self.learner.load_state_dict(state["learner"])
         self.memory.load(state["memory"])
-        self.totals = Counter(state["totals"])
+        self.totals.update(state["totals"])
         self.step = state["step"]
         self.sampler.sync(self.learner.model)
 
@@ -142,8 +140,8 @@ class Run:
         for number in sorted({s.update for s in gather(collected.samples)}):
             part = [s for s in collected.samples if s.update == number]
             learnt |= self.learner.update(part)
-            self.totals["tokens/trained"] += int(learnt["tokens"])
-            self.totals["updates"] += int(learnt["updates"])
+            self.totals["tokens/trained"] += learnt["tokens"]
+            self.totals["updates"] += learnt["updates"]
         self.sampler.sync(self.learner.model)
         gap = verify(self.sampler, self.learner.model)
         trained = time.perf_counter() - began
@@ -178,9 +176,7 @@ class EnvFailures(RuntimeError):
     """The environment failed for more of a step's attempts than the configuration allows."""
 
 
-def train(
-    run: Run, say: Callable[[str], None], progress: Callable[[int, int], None]
-) -> StopReason:
+def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], None]) -> StopReason:
     """Train to the end, writing the folder as it goes.
 
     Args:
@@ -252,7 +248,7 @@ class _Writer:
 
     def samples(self, collected: Step) -> None:
         every = self._run.config.sample_every
-        if every and self._run.step % every == 0:
+        if every and (self._run.step - 1) % every == 0:
             for sample in collected.samples:
                 text = self._run.tokenizer.decode(_answer(sample.ids, sample.sampled))
                 self._samples.write({**sample_json(self._run.step, sample), "text": text})

@@ -52,7 +52,9 @@ def attempt(job: Job, prompt: Sequence[int], answer: int, reward: float | None) 
 class Script:
     """Attempts and reflections with given rewards; writes down what it was asked."""
 
-    def __init__(self, firsts: Sequence[float | None], seconds: Sequence[float | None] = ()) -> None:
+    def __init__(
+        self, firsts: Sequence[float | None], seconds: Sequence[float | None] = ()
+    ) -> None:
         self.firsts, self.seconds = firsts, list(seconds)
         self.asked: list[Any] = []
 
@@ -286,7 +288,10 @@ def test_the_algorithm_never_imports_torch() -> None:
     for name in ("erl", "types", "config", "memory", "advantages"):
         tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
         imported = {
-            alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
         } | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert not {name for name in imported if name and name.split(".")[0] == "torch"}
 

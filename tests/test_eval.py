@@ -165,7 +165,10 @@ BAD_ARGUMENTS = [
     (["--env", "chess"], "no environment 'chess'; valid: frozenlake, hotpotqa, sokoban"),
     (["--env", "sokoban,sokoban"], "twice"),
     (["--env", ","], "names no environment"),
-    (["--split", "tset"], "no split 'tset'; valid: train, test, small-train, small-test, hard, paper-train, paper-test"),
+    (
+        ["--split", "tset"],
+        "no split 'tset'; valid: train, test, small-train, small-test, hard, paper-train, paper-test",
+    ),
     (["--policy", "randm"], "no policy 'randm'; valid: random, oracle, human, transformers:"),
     (["--policy", "transformers:"], "no policy 'transformers:'"),
     (["--policy", "replay:nowhere"], "nowhere/episodes.jsonl"),

@@ -126,7 +126,10 @@ def test_a_task_is_its_content() -> None:
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert tasks.main(["list"]) == 0
-    assert "frozenlake train test small-train small-test hard paper-train paper-test" in capsys.readouterr().out
+    assert (
+        "frozenlake train test small-train small-test hard paper-train paper-test"
+        in capsys.readouterr().out
+    )
     assert tasks.main(["describe", "sokoban", "paper-test"]) == 0
     out = capsys.readouterr().out
     assert "100 tasks" in out and "0.02766" in out and "1.00000" in out and "█" in out
@@ -144,7 +147,10 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
             ["describe", "chess", "test"],
             "no environment 'chess'; valid: frozenlake, hotpotqa, sokoban",
         ),
-        (["export", "sokoban", "tset"], "sokoban has no split 'tset'; valid: train, test, small-train"),
+        (
+            ["export", "sokoban", "tset"],
+            "sokoban has no split 'tset'; valid: train, test, small-train",
+        ),
     ],
 )
 def test_bad_arguments_are_one_line(

@@ -20,6 +20,7 @@ class ChatTokens:
 
     Attributes:
         stop_ids: Ids that end a turn.
+        end_of_turn: The one that the template itself writes after an answer, if it writes one.
     """
 
     def __init__(self, tokenizer: Any, stop_ids: Sequence[int], name: str) -> None:
@@ -41,11 +42,11 @@ class ChatTokens:
         self.tokenizer = tokenizer
         self.takes_system = self._takes_system()
         try:
-            end_of_turn = self._end_of_turn()
+            self.end_of_turn = self._end_of_turn()
         except TemplateError as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"the chat template of {name} fails: {reason}") from error
-        self.stop_ids = tuple(dict.fromkeys([*stop_ids, *end_of_turn]))
+        self.stop_ids = tuple(dict.fromkeys([*stop_ids, *self.end_of_turn]))
 
     def new_ids(self, conversation: Conversation) -> list[int]:
         """Ids of what the conversation was told since the policy last answered.

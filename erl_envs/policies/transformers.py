@@ -73,7 +73,7 @@ def load(name: str) -> tuple[Any, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "auto" if device == "cuda" or _cpu_multiplies_bf16() else torch.float32
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(where, **kwargs)
             model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **kwargs)
     except Exception as error:  # a broken file makes the libraries raise anything
@@ -116,8 +116,8 @@ def weights_hash(model: Any) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Loading bars would break the run's own progress display."""
+def quiet() -> Iterator[None]:
+    """Bars of loading and saving would break the run's own progress display."""
     from transformers.utils import logging
 
     was_off = os.environ.get("TQDM_DISABLE")

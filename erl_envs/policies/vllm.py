@@ -14,11 +14,12 @@ from erl_envs.policies.local import Generated, Local
 class Vllm(Local):
     """A model in vLLM's engine, which takes and gives token ids."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, **options: Any) -> None:
         """Load a model.
 
         Args:
             name: A folder or a hub id.
+            options: Of vLLM's engine, as `vllm.LLM` takes them.
 
         Raises:
             ValueError: vLLM is not installed, or cannot load the model.
@@ -30,7 +31,8 @@ class Vllm(Local):
         except ImportError as error:
             raise missing_extra("vllm policies", "vllm", error) from error
         try:
-            self.engine: Any = vllm.LLM(name, enable_prefix_caching=True, **_for_cpu(name))
+            options = {"enable_prefix_caching": True, **_for_cpu(name), **options}
+            self.engine: Any = vllm.LLM(name, **options)
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"vLLM cannot load the model {name!r}: {reason}") from error

@@ -28,8 +28,8 @@ def final(results: Results) -> Figure | None:
     """Final reward with intervals, every seed a dot (the paper's Fig. 5)."""
     if not any(final_rewards(results, e, m) for e in results.environments for m in results.main):
         return None
-    width = 1 + 0.42 * len(results.main)
-    figure, [row] = plots.panels(len(results.environments), width=width, height=3.4)
+    width = 0.9 + 0.36 * len(results.main)
+    figure, [row] = plots.panels(len(results.environments), width=width, height=3.1)
     for axes, environment in zip(row, results.environments, strict=True):
         rewards = {m: final_rewards(results, environment, m) for m in results.main}
         names = [method for method, values in rewards.items() if values]
@@ -63,7 +63,7 @@ def ablations(results: Results) -> Figure | None:
     most = max(map(len, by_panel.values()), default=0)
     if not most:
         return None
-    figure, [row] = plots.panels(len(by_panel), width=4.6, height=0.9 + 0.3 * most)
+    figure, [row] = plots.panels(len(by_panel), width=4.2, height=0.9 + 0.3 * most)
     for axes, (environment, estimates) in zip(row, by_panel.items(), strict=True):
         names = sorted(estimates, key=lambda name: estimates[name].mean)
         for place, method in enumerate(names):
@@ -96,7 +96,7 @@ def time_split(results: Results) -> Figure | None:
     if not names:
         return None
     height = 1.1 + 0.3 * len(names)
-    figure, [row] = plots.panels(len(by_panel), width=4.2, height=height, sharey=True)
+    figure, [row] = plots.panels(len(by_panel), width=3.7, height=height, sharey=True)
     for axes, (environment, methods) in zip(row, by_panel.items(), strict=True):
         for method, shares in methods.items():
             place = names.index(method)
@@ -115,7 +115,7 @@ def time_split(results: Results) -> Figure | None:
         axes.set_title(environment)
         axes.set_xlabel("share of time (%)")
         axes.grid(visible=False)
-    plots.add_legend(figure, columns=len(STAGES))
+    plots.add_legend(figure, entry=1.5)
     return figure
 
 

@@ -15,7 +15,7 @@ from erl_trainer.curves import bars, figures
 from erl_trainer.curves.grid import Grid, read_grid
 from erl_trainer.curves.progress import show_progress
 from erl_trainer.curves.results import Results, collect, read, write
-from erl_trainer.curves.runner import Failure, run_all
+from erl_trainer.curves.runner import Failure, run_all, train_command
 from erl_trainer.curves.tables import tables
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def main(argv: Sequence[str]) -> int:
             args.out.mkdir(parents=True, exist_ok=True)
             if not args.draw_only:
                 with show_progress() as show:
-                    failures = run_all(grid.runs, args.out / "runs", args.workers, show)
+                    folder = args.out / "runs"
+                    failures = run_all(grid.runs, folder, args.workers, show, train_command)
             draw(_results(grid, args.out), args.out)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -21,11 +21,10 @@ STAGES = ("rollout", "reflection", "second_rollout", "training", "evaluation")
 FINAL = 3
 """Evaluations whose mean is a run's final reward: one alone would be noisy."""
 
-_CUMULATIVE = ("tokens/sampled", "tokens/trained", "updates", "time/wall")
-_EVALUATION = ("tokens/sampled", "time/wall", "eval/reward", "eval/reward_2")
+_CUMULATIVE = ("tokens/sampled", "updates", "time/wall")
+_EVALUATION = ("tokens/sampled", "time/wall", "eval/reward")
 _TRAINING = (
     "train/reward",
-    "train/reward_2",
     "train/post_reflection",
     "train/mixed_groups",
     "train/mixed_groups_2",

@@ -66,7 +66,7 @@ def check_unchanged(runs: Sequence[Run], folder: Path) -> None:
 
 
 def run_all(
-    runs: Sequence[Run], folder: Path, workers: int, show: Show, command: Command = train_command
+    runs: Sequence[Run], folder: Path, workers: int, show: Show, command: Command
 ) -> list[Failure]:
     """Run what is not finished, in order; whatever stops this stops the processes too.
 

@@ -7,8 +7,7 @@ test splits. A player says where the things are (symbol, row, column) before it 
 from __future__ import annotations
 
 import functools
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,15 +16,21 @@ import numpy as np
 import erl_envs
 from erl_envs import registry
 from erl_envs.core import LEVELS, Attempt, Message, Task
-from erl_envs.frozenlake.levels import PAPER_P, board_of, generate
-from erl_envs.grid import DIRECTIONS, GridEnv, neighbours, split_of
+from erl_envs.frozenlake.levels import PAPER_P, generate
+from erl_envs.grid import DIRECTIONS, GridEnv, split_of
 from erl_envs.reflection import reflection_messages, second_prompt
 from erl_envs.sokoban.levels import draw_paper_room
-from erl_envs.sokoban.room import Room, State, deltas, move, parse_layout, solved
 from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, said, told
+from erl_trainer.nano.guide import Guide
 
 LETTERS = "ABCDEFGH"
-SIDES = {"frozenlake": (3, 6), "sokoban": (5, 7)}
+SIDES = {"frozenlake": (4, 5), "sokoban": (6, 6)}
+ROLES: Mapping[str, Sequence[str]] = {
+    "frozenlake": ("player", "goal", "hole", "frozen"),
+    "sokoban": ("player", "box", "goal", "floor", "wall"),
+}
+"""Roles that letters are dealt to; the others' symbols follow from them."""
+
 EDGE = "|"
 """What a FrozenLake player sees beside the board."""
 
@@ -39,16 +44,17 @@ def deal(game: Game, rng: np.random.Generator) -> dict[str, str]:
     opaque = _opaque(game)
     while True:
         letters = [LETTERS[i] for i in rng.permutation(len(LETTERS))]
-        if game == "frozenlake":
-            roles = ("player", "goal", "hole", "frozen")
-            symbols = {**opaque, **dict(zip(roles, letters, strict=False))}
-        else:
-            roles = ("player", "box", "goal", "floor", "wall")
-            symbols = dict(zip(roles, letters, strict=False))
-            symbols["player_on_goal"] = symbols["player"].lower()
-            symbols["box_on_goal"] = symbols["box"].lower()
+        symbols = _complete(game, dict(zip(ROLES[game], letters, strict=False)))
         if symbols != dict(opaque):
             return symbols
+
+
+def _complete(game: Game, symbols: dict[str, str]) -> dict[str, str]:
+    """The symbols of the roles that are not dealt."""
+    if game == "frozenlake":
+        return {**_opaque(game), **symbols}
+    on_goal = {f"{role}_on_goal": symbols[role].lower() for role in ("player", "box")}
+    return {**symbols, **on_goal}
 
 
 def _opaque(game: Game) -> Mapping[str, str]:
@@ -64,84 +70,12 @@ def draw_task(game: Game, rng: np.random.Generator) -> Task:
         if game == "frozenlake":
             cells = generate(int(rng.integers(1 << 40)), side, float(rng.uniform(*PAPER_P)))
             rows = [cells[i : i + side] for i in range(0, len(cells), side)]
-            board, params = cells, {"desc": rows}
+            found = split_of(cells), Task(game, {"desc": rows})
         else:
-            rows = draw_paper_room(rng, (side, side))
-            board, params = rows, {"layout": rows}
-        if split_of(board) != "test":
-            return Task(game, params)
-
-
-# Who knows the rules: for each state, the first action that comes nearer to the goal
-
-
-@functools.lru_cache(maxsize=4096)
-def _lake_distances(cells: str, width: int) -> dict[int, int]:
-    moves = neighbours(len(cells) // width, width)
-    goal = cells.index("G")
-    distances, frontier = {goal: 0}, deque([goal])
-    while frontier:
-        end = frontier.popleft()
-        for cell in range(len(cells)):
-            leads = any(way[cell] == end for way in moves.values())
-            if leads and cell not in distances and cells[cell] != "H":
-                distances[cell] = distances[end] + 1
-                frontier.append(cell)
-    return distances
-
-
-@functools.lru_cache(maxsize=4096)
-def _room_distances(room: Room) -> dict[State, int]:
-    before: dict[State, list[State]] = {}
-    distances: dict[State, int] = {}
-    for box in sorted(room.floor):
-        for player in sorted(room.floor - {box}):
-            state = State(player, (box,))
-            if solved(room, state.boxes):
-                distances[state] = 0
-                continue
-            for delta in deltas(room.width).values():
-                before.setdefault(move(room, state, delta), []).append(state)
-    frontier = deque(distances)
-    while frontier:
-        after = frontier.popleft()
-        for state in before.get(after, []):
-            if state not in distances:
-                distances[state] = distances[after] + 1
-                frontier.append(state)
-    return distances
-
-
-class Guide:
-    """Follows one attempt and knows the best next action."""
-
-    def __init__(self, task: Task) -> None:
-        """Start at the task's first state."""
-        self._step: Callable[[Any, str], Any]
-        self._distances: Mapping[Any, int]
-        self._state: Any
-        if task.env == "frozenlake":
-            cells, width = board_of(task.params)
-            moves = neighbours(len(cells) // width, width)
-            self._state = cells.index("S")
-            self._step = lambda cell, action: moves[action][cell]
-            self._distances = _lake_distances(cells, width)
-        else:
-            room, self._state = parse_layout(task.params["layout"])
-            self._step = lambda state, action: move(room, state, deltas(room.width)[action])
-            self._distances = _room_distances(room)
-
-    def best(self) -> str | None:
-        """The first action on a shortest way, None if there is no way left."""
-        if self._state not in self._distances:
-            return None
-        far = 1 << 20
-        ends = {a: self._distances.get(self._step(self._state, a), far) for a in DIRECTIONS}
-        return min(ends, key=lambda action: ends[action])
-
-    def go(self, action: str) -> None:
-        """The player did this."""
-        self._state = self._step(self._state, action)
+            layout = draw_paper_room(rng, (side, side))
+            found = split_of(layout), Task(game, {"layout": layout})
+        if found[0] != "test":
+            return found[1]
 
 
 # What a player says
@@ -204,8 +138,10 @@ class Played:
     parts: list[Part]
 
 
-def play(env: GridEnv, task: Task, prompt: str, behaviour: Behaviour, rng: Any) -> Played:
-    """One attempt.
+def play(
+    env: GridEnv, task: Task, prompt: str, behaviour: Behaviour, rng: Any, turns: int = 8
+) -> Played:
+    """One attempt, or its first `turns`.
 
     Args:
         env: Where to play.
@@ -214,6 +150,7 @@ def play(env: GridEnv, task: Task, prompt: str, behaviour: Behaviour, rng: Any) 
         behaviour: `told` plays the best action; `careless` does so too, but often stumbles, and
             learns what would have been best; `untold` guesses, and acts at random.
         rng: Source of every draw.
+        turns: Of the conversation.
     """
     game: Any = env.name
     observation, _ = env.reset(options={"task": task})
@@ -224,7 +161,7 @@ def play(env: GridEnv, task: Task, prompt: str, behaviour: Behaviour, rng: Any) 
     ]
     parts = [part for message in messages for part in told(message)]
     reward, feedback, outcome = 0.0, "", ""
-    while not outcome:
+    while not outcome and env.turn < turns:
         rows = board_rows(observation)
         best = guide.best()
         action = str(rng.choice(list(DIRECTIONS)))
@@ -261,14 +198,16 @@ def acting(game: Game, rng: np.random.Generator) -> list[Part]:
     """A conversation of a player who is told the rules, or (one in six) is not."""
     symbols = deal(game, rng)
     task = draw_task(game, rng)
+    turns = int(rng.choice((1, 2, 8), p=(0.5, 0.2, 0.3)))
     if rng.random() < 1 / 6:
         env = make(game, symbols)
         env.reset(options={"task": task})
-        return play(env, task, env.system_prompt, "untold", rng).parts
+        return play(env, task, env.system_prompt, "untold", rng, turns).parts
     env = make(game, symbols, rules="shown")
     env.reset(options={"task": task})
     prompt = env.system_prompt if rng.random() < 0.5 else second_prompt(env, env.rules_text())
-    return play(env, task, prompt, "told" if rng.random() < 0.5 else "careless", rng).parts
+    told_by: Behaviour = "told" if rng.random() < 0.5 else "careless"
+    return play(env, task, prompt, told_by, rng, turns).parts
 
 
 def reflecting(game: Game, rng: np.random.Generator) -> list[Part]:
@@ -294,15 +233,9 @@ def reflecting(game: Game, rng: np.random.Generator) -> list[Part]:
 
 def _muddle(game: Game, symbols: Mapping[str, str], rng: np.random.Generator) -> dict[str, str]:
     """The symbols, with two roles exchanged."""
-    roles = ("player", "goal", "hole", "frozen")
-    if game == "sokoban":
-        roles = ("player", "box", "goal", "floor", "wall")
-    one, other = (str(role) for role in rng.choice(roles, 2, replace=False))
-    muddled = {**symbols, one: symbols[other], other: symbols[one]}
-    if game == "sokoban":
-        muddled["player_on_goal"] = muddled["player"].lower()
-        muddled["box_on_goal"] = muddled["box"].lower()
-    return muddled
+    one, other = (str(role) for role in rng.choice(ROLES[game], 2, replace=False))
+    dealt = {role: symbols[role] for role in ROLES[game]}
+    return _complete(game, {**dealt, one: symbols[other], other: symbols[one]})
 
 
 @functools.lru_cache(maxsize=256)

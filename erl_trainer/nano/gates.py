@@ -59,18 +59,16 @@ class Skills:
         return found
 
 
-def measure(policy: Policy, env: str, split: str, samples: int, **options: Any) -> Skills:
-    """The skills in an environment.
+def measure(policy: Policy, env: str, samples: int) -> Skills:
+    """The skills in an environment, on `small-test`.
 
     Args:
         policy: Who plays and reflects.
         env: Environment id.
-        split: Task set.
         samples: Attempts of a task.
-        **options: Of the environment.
     """
-    chosen = tasks.load(env, split, **options)
-    hidden = {"prompt_style": "compact", "feedback": "transitions", **options}
+    chosen = tasks.load(env, "small-test")
+    hidden = {"prompt_style": "compact", "feedback": "transitions"}
     told = _play(policy, chosen, samples, {**hidden, "rules": "shown"}, attempts=1)
     loop = _play(policy, chosen, samples, hidden, attempts=2)
     known = references(erl_envs.make(env, **hidden), chosen)

@@ -25,7 +25,7 @@ from torch import nn
 from erl_trainer.nano import games
 from erl_trainer.nano.examples import LEARN, SHOWN, Example, Part, encode
 
-SHAPES = (256, 448, 704, 896)
+SHAPES = (96, 160, 256, 448, 704, 896)
 """Sequence lengths; longer conversations are left out."""
 
 Draw = Callable[[np.random.Generator], list[Part]]
@@ -128,9 +128,7 @@ def collate(examples: Sequence[Example], length: int, rows: int, shown: float, r
     place[len(learn) : len(learn) + len(world)] = world
     weight[len(learn) : len(learn) + len(world)] = shown / max(len(world), 1)
     place_P = torch.from_numpy(place)
-    return Batch(
-        ids_BT, place_P, ids_BT[:, 1:].reshape(-1)[place_P], torch.from_numpy(weight)
-    )
+    return Batch(ids_BT, place_P, ids_BT[:, 1:].reshape(-1)[place_P], torch.from_numpy(weight))
 
 
 def draw_batch(recipe: Recipe, tokenizer: Any, step: int, rank: int) -> tuple[str, Batch]:
@@ -169,9 +167,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def pretrain(
-    recipe: Recipe, tokenizer: Any, out: Path, rank: int = 0, processes: int = 1
-) -> Any:
+def pretrain(recipe: Recipe, tokenizer: Any, out: Path, rank: int = 0, processes: int = 1) -> Any:
     """Train, saving to `out` every 200 steps and going on from what is there.
 
     Returns:
@@ -227,9 +223,7 @@ def _average_gradients(weights: Sequence[torch.Tensor], processes: int) -> None:
         grad.copy_(flat[start : start + grad.numel()].view_as(grad) / processes)
 
 
-def _save(
-    model: Any, optimizer: Any, recipe: Recipe, tokenizer: Any, step: int, out: Path
-) -> None:
+def _save(model: Any, optimizer: Any, recipe: Recipe, tokenizer: Any, step: int, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")

@@ -147,5 +147,7 @@ def _texts() -> Iterable[str]:
         world = build_world(seed, questions=200, passages=1000)
         yield from (f"{passage.title}\n{passage.text}" for passage in world.corpus.passages)
         yield from (f"Question: {q['question']}\n{q['answer']}" for q in world.questions)
-    games = " ".join(["Reward : turn Turn of Observation Player", *DIRECTIONS, *map(str, range(21))])
+    games = " ".join(
+        ["Reward : turn Turn of Observation Player", *DIRECTIONS, *map(str, range(21))]
+    )
     yield from [games] * 500

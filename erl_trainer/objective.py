@@ -1,0 +1,120 @@
+"""What an update minimises: each kind of sample's loss, a micro-batch at a time."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+from erl_trainer.batching import MicroBatch, Rows
+from erl_trainer.config import Config
+from erl_trainer.forward import divergences, hidden, logprobs
+from erl_trainer.losses import imitation_loss, importance_weight, k3, policy_loss, token_weight
+
+Part = tuple[torch.Tensor, dict[str, torch.Tensor]]
+"""A micro-batch's part of an update's loss, and of its metrics; both add up."""
+
+
+class Size(NamedTuple):
+    """How much of a kind an update has.
+
+    Attributes:
+        sequences: Samples.
+        tokens: Their learnt tokens.
+        credited: Those of samples that have credit; the others have no gradient and stay out.
+        batches: Micro-batches.
+    """
+
+    sequences: int
+    tokens: int
+    credited: int
+    batches: int
+
+
+class Old(NamedTuple):
+    """Log-probabilities (nats) before the first update: at temperature 1, and at the policy's."""
+
+    logp_N: torch.Tensor
+    tempered_N: torch.Tensor
+
+
+class Objective:
+    """The losses of micro-batches: weighted sums that add up over an update and its processes."""
+
+    def __init__(self, config: Config, scorer: Any, model: Any, frozen: Any) -> None:
+        """Keep them.
+
+        Args:
+            config: Weights and bounds of the losses.
+            scorer: The `Scorer` that learns, in whatever wrapping its gradients need.
+            model: What it scores by; PEFT's, where there is no frozen copy.
+            frozen: A `Scorer` of the weights before training; None where PEFT's adapters come off.
+        """
+        self._config, self._scorer, self._model, self._frozen = config, scorer, model, frozen
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def old(self, batch: MicroBatch) -> Old | None:
+        """Log-probabilities under the present weights; None of a kind that compares with none."""
+        if batch.kind != "policy":
+            return None
+        return Old(*self._score(batch.rows, self._config.temperature))
+
+    def part(self, batch: MicroBatch, size: Size, old: Old | None) -> Part:
+        """A micro-batch's part of the update's loss, and of its metrics.
+
+        Args:
+            batch: Samples of one kind.
+            size: How much of that kind the update has.
+            old: Of kind `policy`; None where the present weights are the old ones.
+        """
+        if batch.kind == "policy":
+            return self._policy(batch, size, old)
+        if batch.teacher is None:
+            logp_N, _ = self._score(batch.rows)
+            loss_N = imitation_loss(logp_N, batch.adv_N)
+        else:
+            with torch.no_grad():
+                (teacher_ND,) = self._scorer(*batch.teacher[:3], hidden)
+            (apart_N,) = self._scorer(*batch.rows[:3], divergences, teacher_ND)
+            loss_N = apart_N * batch.adv_N
+        loss = loss_N.sum() / size.tokens
+        return self._config.distill_weight * loss, {f"loss/{batch.kind}": loss.detach()}
+
+    def _policy(self, batch: MicroBatch, size: Size, old: Old | None) -> Part:
+        cfg, share = self._config, 1 / size.credited
+        weight = token_weight(cfg.aggregation, size.tokens, size.sequences, cfg.constant)
+        reference_N = self._reference(batch.rows) if cfg.kl_weight else None
+        logp_N, tempered_N = self._score(batch.rows, cfg.temperature)
+        old = old or Old(logp_N.detach(), tempered_N.detach())
+        loss_N, ratio_N, clipped_N = policy_loss(
+            tempered_N, old.tempered_N, batch.adv_N, cfg.clip_low, cfg.clip_high, cfg.dual_clip
+        )
+        found = {
+            "ratio": ratio_N.sum() * share,
+            "clip_share": clipped_N.sum() * share,
+            "sampler_gap": (old.logp_N - batch.sampler_logp_N).abs().sum() * share,
+        }
+        if cfg.importance_cap is not None:
+            importance_N = importance_weight(old.logp_N, batch.sampler_logp_N, cfg.importance_cap)
+            loss_N = loss_N * importance_N
+            found["importance"] = importance_N.sum() * share
+        loss = loss_N.sum() * weight
+        found["loss/policy"] = loss.detach()
+        if reference_N is not None:
+            kl_N = k3(logp_N, reference_N)
+            loss = loss + cfg.kl_weight * kl_N.sum() * weight
+            found["kl"] = kl_N.detach().sum() * share
+        return loss, found
+
+    def _score(self, rows: Rows, temperature: float = 1.0) -> Any:
+        """Log-probabilities (nats) of the learnt tokens: at temperature 1, and at this."""
+        return self._scorer(*rows[:3], partial(logprobs, temperature=temperature), rows.target_N)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def _reference(self, rows: Rows) -> Any:
+        """Log-probabilities (nats) before training; under LoRA the adapters' absence gives them."""
+        if self._frozen is not None:
+            return self._frozen(*rows[:3], logprobs, rows.target_N)[0]
+        with self._model.disable_adapter():
+            return self._score(rows)[0]

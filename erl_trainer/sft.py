@@ -1,0 +1,147 @@
+"""`python -m erl_trainer sft`: learn a run's successes under the original prompt.
+
+The run may be the oracle's (a cold start), or a deployed model's with two attempts: what it got
+right after reflection is internalized, and the better model is served again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from erl_envs.core import Episode, Message
+from erl_envs.eval.progress import show_progress
+from erl_envs.policies import nano
+from erl_envs.policies.base import Conversation
+from erl_envs.policies.chat import ChatTokens
+from erl_envs.policies.transformers import Transformers
+from erl_envs.records import read_episodes
+from erl_trainer.checkpoint import save_model
+from erl_trainer.config import Config
+from erl_trainer.learner import Learner
+from erl_trainer.metrics import Log
+from erl_trainer.types import Sample, Stage
+
+
+def main(argv: list[str]) -> int:
+    """The command; the exit status.
+
+    Raises:
+        ValueError: A run, a model or a folder is not usable, or no episode succeeded.
+    """
+    args = _parser().parse_args(argv)
+    if args.out.exists() and any(args.out.iterdir()):
+        raise ValueError(f"{args.out} is not empty; give another --out")
+    policy = Transformers(str(nano.FOLDER) if args.model == "nano" else args.model)
+    samples = [
+        sample
+        for run in args.runs
+        for episode in read_episodes(run / "episodes.jsonl")
+        for sample in corrected(episode, args.threshold, policy.chat)
+    ]
+    if not samples:
+        raise ValueError(
+            f"no attempt of {', '.join(map(str, args.runs))} earned {args.threshold:g}"
+        )
+    too_long = [s for s in samples if len(s.ids) > policy.context]
+    if too_long:
+        longest = max(len(s.ids) for s in too_long)
+        raise ValueError(f"an attempt has {longest} tokens; {args.model} reads {policy.context}")
+    config = Config(lr=args.lr, seed=args.seed, lora_rank=args.lora_rank, warmup=args.warmup)
+    learner = Learner(policy.model, config, pad_id(policy.tokenizer))
+    args.out.mkdir(parents=True, exist_ok=True)
+    told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    told["runs"] = [str(run) for run in args.runs]
+    (args.out / "config.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    fit(learner, samples, args.epochs, args.batch, args.seed, args.out)
+    save_model(learner.model, policy.tokenizer, args.out / "model")
+    Console(stderr=True, highlight=False).print(
+        f"{len(samples)} attempts learnt; the model is in {args.out / 'model'}"
+    )
+    return 0
+
+
+def corrected(episode: Episode, threshold: float, chat: ChatTokens) -> Iterator[Sample]:
+    """The first of an episode's attempts that succeeded, under the first attempt's prompt."""
+    for attempt in episode.attempts:
+        if attempt.valid and attempt.reward >= threshold:
+            system = episode.attempts[0].messages[0]
+            messages = [system, *attempt.messages[1:]]
+            ids, sampled = encode(messages, chat)
+            yield Sample(
+                stage=Stage.DISTILL,
+                task=episode.task.id,
+                kind="imitate",
+                ids=ids,
+                sampled=sampled,
+                logprobs=[0.0] * len(ids),
+                reward=attempt.reward,
+                advantage=attempt.reward,
+            )
+            return
+
+
+def encode(messages: Sequence[Message], chat: ChatTokens) -> tuple[list[int], list[bool]]:
+    """Ids of a conversation as a policy would have sampled it, ends of turns included.
+
+    Returns:
+        Ids, and for each whether the policy would have sampled it; the environment's last answer,
+        which nobody answers, is left out.
+    """
+    conversation = Conversation([], ("", "", 0, ""), 0)
+    for message in messages:
+        if message["role"] == "assistant":
+            conversation.tell(chat.new_ids(conversation))
+            text = chat.tokenizer.encode(message["content"], add_special_tokens=False)
+            ids = [*text, *chat.end_of_turn]
+            conversation.add_sampled(ids, [0.0] * len(ids))
+        conversation.messages.append(message)
+    return conversation.ids, conversation.sampled
+
+
+def pad_id(tokenizer: Any) -> int:
+    """The id that fills up rows; any will do, for no loss falls on it."""
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
+
+
+def fit(
+    learner: Learner, samples: Sequence[Sample], epochs: int, batch: int, seed: int, out: Path
+) -> None:
+    """Learn the samples some times over, each time in a new random order."""
+    log = Log(out / "metrics.jsonl", 0)
+    updates = -(-len(samples) // batch) * epochs
+    done = 0
+    with show_progress("updates") as progress:
+        for epoch in range(epochs):
+            order = np.random.default_rng([seed, epoch]).permutation(len(samples))
+            for start in range(0, len(samples), batch):
+                found = learner.update([samples[i] for i in order[start : start + batch]])
+                done += 1
+                log.write({"step": done, "epoch": epoch, **found})
+                progress(done, updates)
+    log.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m erl_trainer sft",
+        description="Learn a run's successful attempts under the original prompt.",
+    )
+    add = parser.add_argument
+    add("--from", dest="runs", type=Path, action="append", required=True, help="a run folder")
+    add("--model", default="nano", help="nano, a folder or a hub id")
+    add("--out", type=Path, required=True, help="folder of the new model")
+    add("--threshold", type=float, default=1.0, help="least reward of an attempt that is learnt")
+    add("--epochs", type=int, default=3)
+    add("--batch", type=int, default=32, help="attempts of an optimizer update")
+    add("--lr", type=float, default=1e-4)
+    add("--warmup", type=int, default=0, help="updates")
+    add("--lora-rank", type=int, default=0, help="0 trains every weight")
+    add("--seed", type=int, default=0)
+    return parser

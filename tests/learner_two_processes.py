@@ -1,0 +1,92 @@
+"""Samples for tests of the learner, and, as a script, two processes that learn them together."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_models import tiny_model
+
+from erl_trainer.types import Kind, Sample, Stage
+
+
+def model(seed: int = 0) -> Any:
+    """In float64, so that what ought to be equal is."""
+    return tiny_model(seed=seed).double()
+
+
+def sample(
+    kind: Kind,
+    length: int,
+    advantage: float,
+    seed: int,
+    logprobs: Sequence[float] | None = None,
+    task: str = "task",
+) -> Sample:
+    """Random ids; about half are sampled, in two runs; `logprobs` are those of the sampled."""
+    rng = random.Random(f"{length} {seed}")
+    ids = [rng.randrange(256) for _ in range(length)]
+    sampled = [t >= length // 3 and t != length // 2 for t in range(length)]
+    given = iter(logprobs or [rng.uniform(-6, -4) for _ in ids])
+    prompt = [7, 8, 9] if kind == "match" else []
+    return Sample(
+        stage=Stage.ATTEMPT_1,
+        task=task,
+        kind=kind,
+        ids=ids,
+        sampled=sampled,
+        logprobs=[next(given) if was else 0.0 for was in sampled],
+        reward=1.0,
+        advantage=advantage,
+        teacher_ids=[*prompt, *ids] if prompt else (),
+        teacher_sampled=[*[False] * len(prompt), *sampled] if prompt else (),
+    )
+
+
+SAMPLES = [
+    sample("policy", 19, 1.0, 0),
+    sample("policy", 6, -0.5, 1),
+    sample("policy", 12, 0.25, 2),
+    sample("policy", 9, -1.0, 3),
+    sample("imitate", 14, 1.0, 4),
+    sample("imitate", 8, 0.5, 5),
+    sample("match", 10, 1.0, 6),
+    sample("match", 17, 0.5, 7),
+]
+MORE = [sample("policy", 15, 1.0, 8), sample("policy", 9, -1.0, 9)]
+
+
+def learn(path: Path) -> None:
+    """Learn shares of the samples, the second process's the smaller; the first writes what came."""
+    from erl_trainer.config import Config
+    from erl_trainer.learner import Learner, NotFinite
+    from erl_trainer.processes import gather, rank_and_size
+
+    learner = Learner(model(), Config(lr=1e-2, token_budget=20, kl_weight=0.1), pad_id=0)
+    rank, size = rank_and_size()
+    assert size == 2
+    shares = [(SAMPLES[1:], SAMPLES[:1]), (MORE, []), ([], [])]
+    metrics = [learner.update(share[rank]) for share in shares]
+    weights = {
+        name: weight.full_tensor() if hasattr(weight, "full_tensor") else weight.detach()
+        for name, weight in learner.model.named_parameters()
+    }
+    try:
+        learner.update([MORE[0], sample("imitate", 9, float("inf"), 0, task="bad")][rank:][:1])
+        fault = "none"
+    except NotFinite as error:
+        fault = str(error)
+    faults = gather([fault])
+    if rank == 0:
+        torch.save({"metrics": metrics, "weights": weights, "fault": faults}, path)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    learn(Path(sys.argv[1]))
+    # only now that the learner is gone: gloo can hang where DDP outlives its group
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,286 @@
+"""A run from its command to its folder: what it writes, resuming, and what stops it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from erl_envs import registry
+from erl_envs.core import EnvError, Step
+from erl_envs.eval.__main__ import main as evaluate
+from erl_envs.frozenlake import FrozenLake
+from erl_envs.policies.transformers import Transformers
+from erl_trainer import checkpoint
+from erl_trainer import launch as launching
+from erl_trainer.__main__ import main
+from erl_trainer.config import Config, configure
+from erl_trainer.learner import Learner, NotFinite
+from erl_trainer.nano import pretrain, tokenizer
+
+FAST = (
+    "--steps 4 --tasks-per-step 2 --group-size 2 --eval-tasks 2 --eval-samples 1 --eval-every 2 "
+    "--max-tokens 6 --reflect-max-tokens 8 --checkpoint-every 2 --lr 0.01 --sample-every 2 "
+    "--loggers []"
+).split()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny untrained model with nano's tokenizer."""
+    folder = tmp_path_factory.mktemp("model")
+    words = tokenizer.build()
+    recipe = pretrain.Recipe(hidden=32, layers=1, heads=1)
+    pretrain.build_model(recipe, words).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def _readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any message is some action, so that an untrained model's rewards differ."""
+    monkeypatch.setattr(FrozenLake, "parse", lambda self, text: (self.actions[len(text) % 4], ""))
+
+
+def train(model: str, out: Path, *more: str) -> int:
+    torch.set_num_threads(1)
+    return main(["train", "--model", model, "--out", str(out), *FAST, *more])
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def timeless(path: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines(path)]
+
+
+def test_a_run_writes_its_folder(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train(model, out, "--algo", "erl") == 0
+    config = json.loads((out / "config.json").read_text())
+    assert (config["algo"], config["group_size"], config["second_attempt"]) == (
+        "erl",
+        2,
+        "reflection",
+    )
+    metrics = lines(out / "metrics.jsonl")
+    assert [line["step"] for line in metrics] == [0, 1, 2, 3, 4]
+    assert [line["step"] for line in metrics if "eval/reward" in line] == [0, 2, 4]
+    stages = {"rollout", "reflection", "second_rollout", "training"}
+    assert all(line[f"time/{stage}"] > 0 for line in metrics[1:] for stage in stages)
+    assert metrics[4]["tokens/sampled"] > metrics[1]["tokens/sampled"] > 0
+    samples = lines(out / "samples.jsonl")
+    assert {line["step"] for line in samples} == {1, 3}
+    assert {"attempt_1", "reflection", "attempt_2"} <= {line["stage"] for line in samples}
+    assert all(line["text"] for line in samples if line["tokens"])
+    assert json.loads((out / "done.json").read_text()) == {"reason": "steps", "step": 4}
+    policy = Transformers(str(out / "model"))
+    assert policy.revision != Transformers(model).revision
+
+
+def test_a_trained_model_is_evaluated_like_any_other(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train(model, out, "--algo", "grpo", "--steps", "1") == 0
+    argv = f"--policy transformers:{out}/model --env frozenlake --split small-test --limit 2"
+    told = "--samples 1 --max-tokens 4 --option prompt_style=compact --out"
+    assert evaluate([*argv.split(), *told.split(), str(tmp_path / "eval")]) == 0
+
+
+@pytest.mark.parametrize("algo", ["erl", "grpo"])
+def test_two_steps_and_two_more_are_four_bit_for_bit(model: str, tmp_path: Path, algo: str) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(model, whole, "--algo", algo) == 0
+    assert train(model, parts, "--algo", algo, "--steps", "2") == 0
+    assert train(model, parts, "--algo", algo, "--resume") == 0
+    assert timeless(parts / "metrics.jsonl") == timeless(whole / "metrics.jsonl")
+    assert lines(parts / "samples.jsonl") == lines(whole / "samples.jsonl")
+    one, two = (Transformers(str(out / "model")).model.state_dict() for out in (whole, parts))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_killed_between_checkpoints_it_goes_on_from_the_last(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train(model, whole) == 0
+    update = Learner.update
+    calls: list[int] = []
+
+    def die(self: Learner, samples: Sequence[Any]) -> Any:
+        calls.append(self.updates)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return update(self, samples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", die)
+        assert train(model, killed) == 130
+    assert [line["step"] for line in lines(killed / "metrics.jsonl")] == [0, 1, 2, 3]
+    with (killed / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "train/rew')  # a line that a crash cut off
+    assert train(model, killed, "--resume") == 0
+    assert timeless(killed / "metrics.jsonl") == timeless(whole / "metrics.jsonl")
+    assert lines(killed / "samples.jsonl") == lines(whole / "samples.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--colour", "red"], "unknown option '--colour'; valid: advantage, aggregation"),
+        (["--steps"], "--steps needs a value"),
+        (["--steps", "many"], "bad value 'many' for steps; valid: int"),
+        (["--algo", "grpo", "--group-size", "1"], "GRPO with group_size 1 has nothing to compare"),
+        (["--memory", "all"], "bad value 'all' for memory; valid: 'none', 'last', 'retrieval'"),
+        (["--eval-split", "tset"], "frozenlake has no split 'tset'; valid: train, test"),
+        (["-o", "colour=red"], "frozenlake has no option 'colour'; valid options: rules"),
+        (["--model", "/no/such/model"], "cannot load the model '/no/such/model': no such folder"),
+        (["--max-tokens", "400"], "reads 2048 tokens; frozenlake with these options needs about"),
+        (["--reflector", "random2"], "no policy 'random2'; valid: random"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    argv: list[str],
+    message: str,
+) -> None:
+    assert train(model, tmp_path / "run", *argv) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.strip().splitlines()) == 1
+
+
+def test_an_unknown_field_of_a_file_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"algo": "grpo", "groupsize": 3}')
+    assert main(["train", "--config", str(path), "--out", str(tmp_path / "run")]) == 2
+    assert "unknown field 'groupsize'; valid: advantage" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_and_options_make_the_configuration(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"algo": "grpo", "env_options": {"rules": "shown"}, "seed": 7}')
+    out = tmp_path / "run"
+    assert train(model, out, "--config", str(path), "-o", "max_turns=3", "--steps", "1") == 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["env_options"] == {"rules": "shown", "max_turns": 3}
+    assert (config["algo"], config["seed"], config["second_attempt"]) == ("grpo", 7, "none")
+
+
+def test_a_folder_holds_one_run(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train(model, out, "--steps", "1") == 0
+    assert train(model, out, "--steps", "1") == 2
+    assert "holds a run; go on with it by --resume" in capsys.readouterr().err
+    assert train(model, out, "--resume", "--seed", "9") == 2
+    assert "holds a run with another seed" in capsys.readouterr().err
+
+
+def test_a_broken_checkpoint_is_told(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train(model, out, "--steps", "2") == 0
+    path = checkpoint.latest(out / "checkpoints")
+    assert path is not None
+    path.write_bytes(path.read_bytes()[:1000])
+    assert train(model, out, "--resume") == 2
+    assert f"cannot read the checkpoint {path}" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no checkpoint at"):
+        checkpoint.load(tmp_path / "none.pt")
+
+
+def test_a_loss_that_is_not_finite_stops_and_saves(
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "run"
+    update = Learner.update
+
+    def fail(self: Learner, samples: Sequence[Any]) -> Any:
+        if self.updates == 1:
+            raise NotFinite("loss is nan in the micro-batch of tasks a, b (policy)")
+        return update(self, samples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", fail)
+        assert train(model, out) == 1
+    assert "stopped at step 1: loss is nan in the micro-batch of tasks a, b" in (
+        capsys.readouterr().err
+    )
+    stopped = json.loads((out / "stopped.json").read_text())
+    assert (stopped["reason"], stopped["step"]) == ("not_finite", 1)
+    path = checkpoint.latest(out / "checkpoints")
+    assert path is not None
+    assert checkpoint.load(path)["step"] == 1
+    assert not (out / "done.json").exists()
+    assert train(model, out, "--resume") == 0
+    assert (out / "done.json").exists()
+
+
+class Flaky(FrozenLake):
+    """Its lake is always closed."""
+
+    name = "flaky"
+
+    def act(self, action: str) -> Step:
+        raise EnvError("the lake is closed")
+
+
+def test_an_environment_that_fails_too_often_stops_the_run(
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(registry._ENTRY_POINTS, "flaky", Flaky)
+    assert train(model, tmp_path / "run", "--env", "flaky", "--eval-every", "0") == 1
+    told = capsys.readouterr().err
+    assert "stopped at step 0: 4 of 4 attempts of step 1 failed outside the policy: " in told
+    assert "4× EnvError: the lake is closed" in told
+
+
+def test_groups_without_variance_are_told_and_the_run_goes_on(
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "run"
+    monkeypatch.setattr(FrozenLake, "parse", lambda self, text: ("Up", ""))
+    assert train(model, out, "--algo", "grpo", "--steps", "2") == 0
+    assert capsys.readouterr().err.count("in no group do the rewards differ") == 2
+    assert [line.get("skipped") for line in lines(out / "metrics.jsonl")] == [None, 1.0, 1.0]
+
+
+def test_presets_are_the_papers() -> None:
+    erl, grpo = configure("paper", "erl"), configure("paper", "grpo")
+    assert (erl.group_size, grpo.group_size, erl.tasks_per_step) == (4, 10, 64)
+    assert (erl.lr, erl.clip_low, erl.clip_high, erl.kl_weight) == (1e-6, 0.2, 0.28, 0.001)
+    assert (erl.advantage, erl.aggregation, erl.threshold) == (
+        "mean_std",
+        "seq_mean_token_sum",
+        1.0,
+    )
+    assert (grpo.second_attempt, grpo.distill, grpo.updates) == ("none", "none", "joint")
+    assert Config() == configure("default", "erl")
+
+
+def test_help_lists_commands_and_unknown_ones_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "train, curves, nano, sft" in capsys.readouterr().out
+    assert main(["trian"]) == 2
+    assert "no command 'trian'; valid: train" in capsys.readouterr().err
