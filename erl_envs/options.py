@@ -17,38 +17,32 @@ T = TypeVar("T")
 
 def fits(value: object, hint: Any) -> bool:
     """Whether a value fits an annotation of literals, plain types, tuples, mappings and unions."""
-    if hint is Any:
-        return True
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in args)
     if origin in (Union, types.UnionType):
         return any(fits(value, arm) for arm in args)
-    if origin is tuple and args[-1] is Ellipsis:
-        return isinstance(value, tuple) and all(fits(item, args[0]) for item in value)
     if origin is tuple:
-        return isinstance(value, tuple) and len(value) == len(args) and all(map(fits, value, args))
+        given = value if isinstance(value, tuple) else ()
+        hints = args[:1] * len(given) if args[-1] is Ellipsis else args
+        return given is value and len(given) == len(hints) and all(map(fits, given, hints))
     if origin is collections.abc.Mapping:
         return isinstance(value, Mapping) and all(
             fits(k, args[0]) and fits(v, args[1]) for k, v in value.items()
         )
     if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
+        return hint in (bool, Any)
+    return hint is Any or isinstance(value, (int, float) if hint is float else hint)
 
 
 def _describe(hint: Any) -> str:
-    if hint is Any:
-        return "anything"
     args = get_args(hint)
     if get_origin(hint) is Literal:
         return ", ".join(map(repr, args))
     if get_origin(hint) in (Union, types.UnionType):
         return ", ".join(map(_describe, args))
-    if get_origin(hint) is tuple and args[-1] is Ellipsis:
-        return f"a list of {_describe(args[0])}"
     if get_origin(hint) is tuple:
-        return f"({', '.join(map(_describe, args))})"
+        return f"({', '.join('…' if arg is Ellipsis else _describe(arg) for arg in args)})"
     if get_origin(hint) is collections.abc.Mapping:
         return f"a mapping from {_describe(args[0])} to {_describe(args[1])}"
     return "None" if hint is type(None) else str(hint.__name__)

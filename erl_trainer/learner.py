@@ -69,7 +69,7 @@ class Learner:
         if config.temperature <= 0:
             raise ValueError(f"training needs a temperature above 0, got {config.temperature}")
         if accelerator is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from accelerate import Accelerator  # type: ignore[import-untyped]
+            from accelerate import Accelerator
 
             accelerator = Accelerator()
         self.model, self.updates = model, 0
@@ -103,10 +103,10 @@ class Learner:
 
         Returns:
             Of all processes, `tokens` learnt and optimizer `updates`; and of those updates, the
-            mean `lr`, `grad_norm` (before clipping), loss of each kind there is, and over policy
-            tokens `ratio`, `clip_share`, `sampler_gap` (between trainer's and sampler's
-            log-probabilities, nats), `importance` and `kl` where they are on. `skipped` is the
-            share of updates not made.
+            mean `lr`, `grad_norm` (before clipping), loss of each kind there is (before
+            `distill_weight`, without `kl`), and over policy tokens `ratio`, `clip_share`,
+            `sampler_gap` (between trainer's and sampler's log-probabilities, nats), `importance`
+            and `kl` where they are on. `skipped` is the share of updates not made.
 
         Raises:
             ValueError: A sample is malformed, or too long for the model.

@@ -82,7 +82,8 @@ def learn(path: Path) -> None:
         fault = str(error)
     faults = gather([fault])
     if rank == 0:
-        torch.save({"metrics": metrics, "weights": weights, "fault": faults}, path)
+        how = type(learner._scorer).__name__
+        torch.save({"how": how, "metrics": metrics, "weights": weights, "fault": faults}, path)
 
 
 if __name__ == "__main__":

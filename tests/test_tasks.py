@@ -18,6 +18,8 @@ PINNED = {
     ("frozenlake", "train"): (10_000, "9f4793d9a9d1e5fc"),
     ("frozenlake", "test"): (200, "5e6cf6df437f8e60"),
     ("frozenlake", "hard"): (100, "2dce8206ef5d1daf"),
+    ("hotpotqa", "small-train"): (800, "83a02ef47e51c755"),
+    ("hotpotqa", "small-test"): (100, "faacf0e74e74c148"),
     ("frozenlake", "small-train"): (800, "baa1a0b23199b1f3"),
     ("frozenlake", "small-test"): (100, "a20571c8e9676718"),
     ("frozenlake", "paper-train"): (10_000, "93d99ca232c8a32d"),

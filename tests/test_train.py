@@ -16,17 +16,17 @@ from erl_envs.eval.__main__ import main as evaluate
 from erl_envs.frozenlake import FrozenLake
 from erl_envs.policies.transformers import Transformers
 from erl_trainer import checkpoint
-from erl_trainer import launch as launching
 from erl_trainer.__main__ import main
 from erl_trainer.config import Config, configure
 from erl_trainer.learner import Learner, NotFinite
 from erl_trainer.nano import pretrain, tokenizer
 
-FAST = (
-    "--steps 4 --tasks-per-step 2 --group-size 2 --eval-tasks 2 --eval-samples 1 --eval-every 2 "
-    "--max-tokens 6 --reflect-max-tokens 8 --checkpoint-every 2 --lr 0.01 --sample-every 2 "
-    "--loggers []"
-).split()
+FAST = [
+    *"--steps 4 --tasks-per-step 2 --group-size 2".split(),  # noqa: SIM905 - a command line
+    *"--eval-tasks 2 --eval-samples 1 --eval-every 2".split(),  # noqa: SIM905
+    *"--max-tokens 6 --reflect-max-tokens 8 --lr 0.01".split(),  # noqa: SIM905
+    *"--checkpoint-every 2 --sample-every 2 --loggers []".split(),  # noqa: SIM905
+]
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,20 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erl_envs.extras import missing_extra
 from erl_envs.retrieval import Corpus
 
+if TYPE_CHECKING:
+    from erl_envs.worlds import World
+
 HUB_ID = "hotpotqa/hotpot_qa"
 PAPER_TEST = 1_024
 """The paper tests on the first so many validation questions."""
+
+SMALL = {"small-train": 800, "small-test": 100}
+"""Task sets for small models: the first so many of `train` and `test` that `is_chain` takes."""
 
 Question = Mapping[str, Any]
 """A question in HotpotQA's JSON schema: `_id`, `question`, `answer`, `context`, …"""
@@ -90,19 +96,34 @@ class WorldSource(Source):
 
     def parts(self) -> Sequence[str]:
         """The splits of ours."""
-        return ("train", "test", "hard")
+        return ("train", "test", "hard", *SMALL)
+
+    def splits(self) -> dict[str, tuple[str, int | None]]:
+        """The splits of ours."""
+        return {part: (part, SMALL.get(part)) for part in self.parts()}
 
     def questions(self, part: str) -> Sequence[Question]:
-        """The world's questions."""
-        from erl_envs.worlds import split_world
-
-        return split_world(part).questions
+        """The world's questions, or those for small models."""
+        questions = self._world(part).questions
+        return [q for q in questions if is_chain(q)] if part in SMALL else questions
 
     def corpus(self, part: str) -> Corpus:
         """Every passage of the world."""
+        return self._world(part).corpus
+
+    def _world(self, part: str) -> World:
         from erl_envs.worlds import split_world
 
-        return split_world(part).corpus
+        return split_world(part.removeprefix("small-"))
+
+
+def is_chain(question: Question) -> bool:
+    """Whether two searches answer it: for what it names, and for what is found there."""
+    facts, context = question["supporting_facts"], dict(question["context"])
+    if question["type"] != "bridge" or len(facts) != 2:
+        return False
+    (first, number), (second, _) = facts
+    return second in context[first][number]
 
 
 class FileSource(Source):

@@ -63,7 +63,7 @@ class Random(Scripted):
 
 
 class Oracle(Scripted):
-    """Plays a shortest solution, found anew in every state; as a reflector, tells the true rules."""
+    """Plays a shortest solution, found anew in every state; as a reflector, tells the rules."""
 
     spec = "oracle"
 

@@ -44,9 +44,7 @@ def _moves_to_solve(side: int, goal: int) -> dict[tuple[int, int], int]:
     return moves
 
 
-def draw_paper_room(
-    rng: np.random.Generator, sides: tuple[int, int] = PAPER_SIDES
-) -> list[str]:
+def draw_paper_room(rng: np.random.Generator, sides: tuple[int, int] = PAPER_SIDES) -> list[str]:
     """One draw of the paper's generator, repeated until at most 8 moves solve it."""
     while True:
         side = int(rng.integers(sides[0], sides[1] + 1))

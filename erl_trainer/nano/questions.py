@@ -39,7 +39,7 @@ CLUE = 3
 """Words of a page that are said before a fact that stands beside them."""
 
 SHORT = 3
-"""Most turns of a failed attempt to reflect on: four pages more and it would not fit."""
+"""Most turns of a failed attempt to reflect on; of more, the pages would not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +85,16 @@ class Library:
 # Worlds
 
 
-def world_seeds() -> list[int]:
+@functools.cache
+def world_seeds() -> tuple[int, ...]:
     """Seeds of the corpus's worlds: theirs are names that no split of the environment has.
 
     A seed modulo `PARTS` says which part of all possible names its world uses, so the splits' parts
     are left out.
     """
-    held_out = {int(world["seed"]) % PARTS for world in SPLITS.values()}
+    held_out = {world["seed"] % PARTS for world in SPLITS.values()}
     free = (seed for seed in itertools.count(PARTS) if seed % PARTS not in held_out)
-    return list(itertools.islice(free, WORLDS))
+    return tuple(itertools.islice(free, WORLDS))
 
 
 @functools.lru_cache(maxsize=WORLDS)
@@ -108,38 +109,40 @@ def library(seed: int) -> Library:
     return Library(corpus, tuple(itertools.islice(asked, QUESTIONS)))
 
 
-def _chains(asker: Asker, retriever: Retriever, seed: str) -> Iterator[Chain]:
+def _chains(asker: Asker, retriever: Retriever, part: str) -> Iterator[Chain]:
     """Questions of two pages, each of which is found by its title; no end to them."""
     while True:
         asked = asker.ask(2, "bridge")
-        if asked is None or len(asked.facts) != 2:
+        # a third fact is one that points back, which no search for a title finds
+        if asked is None or len(asked.facts) > 2:
             continue
-        entities = [entity for entity, _ in asked.facts]
-        pages = [asker.page[entity] for entity in entities]
-        if not all(_found(retriever, page.title) for page in pages):
+        pages = [asker.page[entity] for entity, _ in asked.facts]
+        if not all(_finds(retriever, page.title) for page in pages):
             continue
-        stated = [_stated(*pair) for pair in zip(entities, pages, strict=True)]
-        facts = tuple(on[relation] for on, (_, relation) in zip(stated, asked.facts, strict=True))
+        facts: list[Fact] = []
+        slips: list[tuple[Fact, ...]] = []
+        support: list[list[Any]] = []
+        for (entity, relation), page in zip(asked.facts, pages, strict=True):
+            stated = _stated(entity, page)
+            facts.append(fact := stated[relation])
+            slips.append(tuple(f for f in stated.values() if f.value != fact.value))
+            support.append([page.title, page.stated[relation]])
         params = {
             "question": asked.text,
             "answer": asked.answer,
-            "supporting_facts": [[e.title, asker.page[e].stated[r]] for e, r in asked.facts],
-            "corpus": seed,
+            "supporting_facts": support,
+            "corpus": part,
         }
-        slips = (
-            tuple(other for other in on.values() if other.value != fact.value)
-            for on, fact in zip(stated, facts, strict=True)
-        )
-        yield Chain(Task("hotpotqa", params), pages[0].title, facts, tuple(slips))
+        yield Chain(Task("hotpotqa", params), pages[0].title, tuple(facts), tuple(slips))
 
 
-def _found(retriever: Retriever, title: str) -> bool:
-    return title in (passage.title for passage in retriever.search(title, OPTIONS["top_k"]))
+def _finds(retriever: Retriever, title: str) -> bool:
+    return any(passage.title == title for passage in retriever.search(title, OPTIONS["top_k"]))
 
 
 def _stated(entity: Entity, page: Page) -> dict[str, Fact]:
     """What an entity's page states, by relation."""
-    facts = {}
+    facts: dict[str, Fact] = {}
     for relation, number in page.stated.items():
         value = shown(relation, entity.facts[relation])
         clue = clue_of(page.sentences[number], value)
@@ -282,14 +285,9 @@ def reflecting(rng: np.random.Generator) -> list[Part]:
 
 def draw_chain(rng: np.random.Generator) -> Chain:
     """A question of one of the worlds."""
-    seeds = _seeds()
+    seeds = world_seeds()
     chains = library(seeds[int(rng.integers(len(seeds)))]).chains
     return chains[int(rng.integers(len(chains)))]
-
-
-@functools.cache
-def _seeds() -> tuple[int, ...]:
-    return tuple(world_seeds())
 
 
 @functools.cache

@@ -7,14 +7,13 @@ next to nothing, so its small context and its training go to boards, names and r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import erl_envs
 from erl_envs import registry
 from erl_envs.grid import DIRECTIONS
-from erl_envs.worlds import build_world
 
 SPECIAL = ("<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 UNKNOWN = "<|unknown|>"
@@ -23,7 +22,6 @@ CHAT_TEMPLATE = (
     "{% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-VOCABULARY = 1536
 
 _PROMPTS = (
     "frozenlake_rules",
@@ -69,6 +67,13 @@ _SPACING = (
     (r"(?<=<search>|<prompt>) ", ""),
     (r" ' (?=s\b)", "'"),
     (r" - ", "-"),
+    (r"(?<=\A\"|[ \n]\") (?=[A-Z])", ""),
+    (r" (?=\"(?: [^A-Z]|[^ \w]|\z))", ""),
+    (r"(?<=\d\.) (?=\d)", ""),
+    (r"(?<=O) ' (?=[A-Z])", "'"),
+    (r" ' (?=t\b)", "'"),
+    (r"(?<=[“\[]) ", ""),
+    (r" (?=[”\]])", ""),
 )
 """Pattern and replacement: where decoded text has no space between two tokens."""
 
@@ -100,10 +105,9 @@ def build() -> Any:
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import WordPiece
-    from tokenizers.trainers import WordPieceTrainer
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(WordPiece(unk_token=UNKNOWN))
+    tokenizer = Tokenizer(WordPiece(_pieces(), unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"[^\S\n]+"), "removed"),
@@ -119,16 +123,7 @@ def build() -> Any:
             *(decoders.Replace(Regex(pattern), to) for pattern, to in _SPACING),
         ]
     )
-    fixed = phrases()
-    trainer = WordPieceTrainer(
-        vocab_size=VOCABULARY - len(fixed),
-        special_tokens=[*SPECIAL, UNKNOWN],
-        initial_alphabet=[chr(code) for code in range(33, 127)] + ["√", "“", "”", "\n"],
-        continuing_subword_prefix="##",
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_texts(), trainer)
-    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in fixed])
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases()])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=SPECIAL[0],
@@ -141,13 +136,12 @@ def build() -> Any:
     )
 
 
-def _texts() -> Iterable[str]:
-    """What word pieces are learnt from: worlds, and the words and numbers of the games."""
-    for seed in range(4):
-        world = build_world(seed, questions=200, passages=1000)
-        yield from (f"{passage.title}\n{passage.text}" for passage in world.corpus.passages)
-        yield from (f"Question: {q['question']}\n{q['answer']}" for q in world.questions)
-    games = " ".join(
-        ["Reward : turn Turn of Observation Player", *DIRECTIONS, *map(str, range(21))]
-    )
-    yield from [games] * 500
+def _pieces() -> dict[str, int]:
+    """Word pieces and their ids: special tokens, characters, and what worlds' texts are made of.
+
+    They were learnt once, from four worlds, by the tokenizers library's WordPieceTrainer; it breaks
+    ties at random, so what it found is kept as a file.
+    """
+    text = (Path(__file__).parent / "pieces.txt").read_text(encoding="utf-8")
+    pieces = text.removesuffix("\n").split("\n")
+    return {piece.replace("\\n", "\n"): i for i, piece in enumerate(pieces)}

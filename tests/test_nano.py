@@ -1,0 +1,249 @@
+"""Nano's tokenizer and its corpus of the games: what is held out, what is learnt, what is exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import erl_envs
+from erl_envs import tasks
+from erl_envs.core import Message
+from erl_envs.grid import split_of
+from erl_envs.policies.base import Conversation
+from erl_envs.policies.chat import ChatTokens
+from erl_envs.reflection import second_prompt
+from erl_trainer.nano import games, pretrain, tokenizer
+from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, encode, said, told
+from erl_trainer.nano.guide import Guide
+
+GAMES: tuple[games.Game, ...] = ("frozenlake", "sokoban")
+
+
+@pytest.fixture(scope="module")
+def words() -> Any:
+    return tokenizer.build()
+
+
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_a_rulebook_is_a_few_tokens_and_comes_back_letter_by_letter(words: Any) -> None:
+    env = erl_envs.make("frozenlake", symbols="opaque", prompt_style="compact", rules="shown")
+    ids = words.encode(env.rules_text(), add_special_tokens=False)
+    assert words.convert_ids_to_tokens(ids)[:8] == [
+        "A", "is you,", "B", "the goal,", "C", "a hole,", "D", "safe ice.",
+    ]  # fmt: skip
+    assert len(ids) == 18
+    env.reset(seed=0)
+    for text in (env.rules_text(), env.system_prompt, second_prompt(env, env.rules_text())):
+        assert words.decode(words.encode(text, add_special_tokens=False)) in (
+            text,
+            text.replace("\n\n", "\n"),
+        )
+
+
+def test_the_tokenizer_is_always_the_same(words: Any) -> None:
+    again = tokenizer.build()
+    assert words.backend_tokenizer.to_str() == again.backend_tokenizer.to_str()
+    assert len(words) == 1535
+
+
+def test_a_board_cell_is_a_token(words: Any) -> None:
+    tokens = words.convert_ids_to_tokens(words.encode(" A \t B \t\n D \t a \t"))
+    assert tokens == ["A", "B", "\n", "D", "a"]
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_the_papers_deal_is_held_out_and_letters_differ(game: games.Game) -> None:
+    random = rng(0)
+    for _ in range(300):
+        symbols = games.deal(game, random)
+        assert symbols != dict(erl_envs.make(game).opaque)
+        assert len(set(symbols.values())) == len(symbols)
+        erl_envs.make(game, symbols=symbols)  # every role, no letter twice
+
+
+def test_a_deal_that_is_the_papers_is_dealt_again() -> None:
+    class Rigged:
+        """Deals the paper's letters first."""
+
+        def __init__(self) -> None:
+            self.orders = [list(range(8)), [1, 0, 2, 3, 4, 5, 6, 7]]
+
+        def permutation(self, n: int) -> list[int]:
+            return self.orders.pop(0)
+
+    rigged: Any = Rigged()
+    assert games.deal("frozenlake", rigged)["player"] == "B"
+    assert rigged.orders == []
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_no_test_board_is_drawn(game: games.Game) -> None:
+    random = rng(1)
+    drawn = [games.draw_task(game, random) for _ in range(300)]
+    boards = [task.params.get("layout") or "".join(task.params["desc"]) for task in drawn]
+    assert all(split_of(board) != "test" for board in boards)
+    assert len({str(board) for board in boards}) > 100
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_the_guide_walks_a_shortest_way(game: games.Game) -> None:
+    env = erl_envs.make(game)
+    for task in tasks.load(game, "small-test")[:40]:
+        if "seed" in task.params:
+            continue
+        env.reset(options={"task": task})
+        plan = env.solve()
+        assert plan is not None
+        guide, done, steps = Guide(task), False, 0
+        while not done:
+            action = guide.best()
+            assert action is not None
+            _, reward, done, _, _ = env.step(env.say(action))
+            guide.go(action)
+            steps += 1
+        assert (reward, steps) == (1.0, len(plan))
+
+
+def test_the_guide_takes_the_first_of_equal_actions_and_knows_a_lost_room() -> None:
+    lake = erl_envs.core.Task("frozenlake", {"desc": ["SF", "FG"]})
+    assert Guide(lake).best() == "Down"  # Down and Right are as short; Down is told first
+    room = erl_envs.core.Task(
+        "sokoban", {"layout": ["######", "#  ###", "# $@.#", "#    #", "######"]}
+    )
+    assert Guide(room).best() is not None
+    stuck = erl_envs.core.Task("sokoban", {"layout": ["#####", "#$  #", "# @.#", "#####"]})
+    assert Guide(stuck).best() is None
+
+
+def test_what_a_player_says_first() -> None:
+    rows = games.board_rows(" D \t C \t\n A \t B \t")
+    symbols = {"player": "A", "goal": "B", "hole": "C", "frozen": "D"}
+    assert games.reason("frozenlake", rows, symbols) == "A 2 1 B 2 2 D | | B"
+    room = games.board_rows(" E \t E \t E \t\n E \t a \t B \t\n E \t D \t E \t")
+    names = {
+        "player": "A", "player_on_goal": "a", "box": "B", "box_on_goal": "b", "goal": "C",
+        "floor": "D", "wall": "E",
+    }  # fmt: skip
+    # who stands on the goal is seen as such, and the goal is where he stands
+    assert games.reason("sokoban", room, names) == "a 2 2 B 2 3 a 2 2"
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_the_corpus_is_tokens_as_a_policy_samples_them(game: games.Game, words: Any) -> None:
+    """Ids of a conversation in one piece are those of `ChatTokens`, turn by turn."""
+    random = rng(2)
+    symbols = games.deal(game, random)
+    env = games.make(game, symbols, rules="shown")
+    task = games.draw_task(game, random)
+    env.reset(options={"task": task})
+    played = games.play(env, task, env.system_prompt, "careless", random)
+    example = encode(words, [played.parts])[0]
+    chat = ChatTokens(words, [words.eos_token_id], "nano")
+    messages: list[Message] = []
+    conversation = Conversation(messages, (game, task.id, 0, "attempt_1"), 0)
+    for message in played.attempt.messages:
+        if message["role"] == "assistant":
+            conversation.tell(chat.new_ids(conversation))
+            ids = words.encode(message["content"], add_special_tokens=False)
+            assert words.decode(ids) == message["content"]
+            conversation.add_sampled([*ids, words.eos_token_id], [0.0] * (len(ids) + 1))
+        messages.append(message)
+    assert example.ids[: len(conversation.ids)] == conversation.ids
+    learnt = [kind == LEARN for kind in example.kinds[: len(conversation.ids)]]
+    stumbled = sum(s and not k for s, k in zip(conversation.sampled, learnt, strict=True))
+    assert not any(k and not s for s, k in zip(conversation.sampled, learnt, strict=True))
+    assert stumbled <= len(played.attempt.messages)  # actions that were none of the best
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_a_reflection_is_learnt_from_a_failure_and_tells_the_truth(game: games.Game) -> None:
+    random = rng(3)
+    for _ in range(5):
+        parts = games.reflecting(game, random)
+        text = "".join(part.text for part in parts)
+        assert "Reward: 0 of 1." in text
+        assert [part.kind for part in parts if part.text.startswith("<prompt>")] == [LEARN]
+        rulebook = parts[-2].text
+        player = rulebook.removeprefix("<prompt>").split()[0]
+        board = next(line for line in text.split("\n") if "\t" in line)
+        assert board
+        assert player in text.split("This was learnt about")[0]
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_who_is_told_nothing_learns_all_four_actions(game: games.Game) -> None:
+    random = rng(4)
+    env = games.make(game, games.deal(game, random))
+    said_: list[str] = []
+    for _ in range(60):
+        task = games.draw_task(game, random)
+        env.reset(options={"task": task})
+        parts = games.play(env, task, env.system_prompt, "untold", random).parts
+        assert all(p.kind == LEARN for p in parts if p.text.startswith("```"))
+        said_ += [p.text for p in parts if p.text.startswith("```")]
+    shares = [said_.count(f"```{a}```") / len(said_) for a in ("Up", "Down", "Left", "Right")]
+    assert all(0.15 < share < 0.35 for share in shares)
+
+
+def test_collate_weighs_what_is_said_as_one_and_the_worlds_answers_less(words: Any) -> None:
+    parts = [*told({"role": "user", "content": "A B"}), *said(Part("A 1 1", LEARN))]
+    parts += told({"role": "user", "content": "B A"}, SHOWN)
+    example = encode(words, [parts])[0]
+    assert example.kinds == [GIVEN, GIVEN, GIVEN, GIVEN, LEARN, LEARN, LEARN, LEARN, GIVEN, 1, 1]
+    batch = pretrain.collate([example, example], 16, 4, 0.25, rng(0))
+    assert batch.ids_BT.shape == (4, 16)
+    assert batch.weight_P.sum().item() == pytest.approx(1.25)
+    flat = batch.ids_BT[:, 1:].reshape(-1)
+    assert torch.equal(flat[batch.place_P], batch.target_P)
+    heavy = batch.weight_P == batch.weight_P[0]
+    said_ids = [example.ids[i] for i in range(4, 8)]
+    assert sorted(batch.target_P[heavy].tolist()) == sorted(said_ids * 2)
+
+
+def test_a_step_of_pretraining_is_a_function_of_seed_step_and_rank(words: Any) -> None:
+    recipe = pretrain.Recipe(tokens=2048)
+    one, same, other = (
+        pretrain.draw_batch(recipe, words, step, rank) for step, rank in ((3, 0), (3, 0), (3, 1))
+    )
+    assert one[0] == same[0]
+    assert torch.equal(one[1].ids_BT, same[1].ids_BT)
+    assert one[0] != other[0] or not torch.equal(one[1].ids_BT, other[1].ids_BT)
+
+
+def test_pretraining_resumes_bit_for_bit(words: Any, tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(pretrain, "SAVE_EVERY", 2)
+    recipe = pretrain.Recipe(
+        hidden=32, layers=1, heads=1, steps=4, tokens=1024, warmup=2, compiled=False
+    )
+    whole = pretrain.pretrain(recipe, words, tmp_path / "whole")
+
+    class Stopped(Exception):
+        pass
+
+    draw = pretrain.draw_batch
+
+    def stop(recipe: Any, words: Any, step: int, rank: int) -> Any:
+        if step == 3:
+            raise Stopped
+        return draw(recipe, words, step, rank)
+
+    monkeypatch.setattr(pretrain, "draw_batch", stop)
+    with pytest.raises(Stopped):
+        pretrain.pretrain(recipe, words, tmp_path / "parts")
+    monkeypatch.setattr(pretrain, "draw_batch", draw)
+    parts = pretrain.pretrain(recipe, words, tmp_path / "parts")
+    for one, two in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_reflection_prompts_fit_the_longest_shape(words: Any) -> None:
+    random = rng(5)
+    examples = encode(words, [games.reflecting("sokoban", random) for _ in range(30)])
+    assert max(len(example.ids) for example in examples) <= pretrain.SHAPES[-1]
+    assert all(words.unk_token_id not in example.ids for example in examples)
