@@ -142,7 +142,7 @@ class Config:
 
     backend: Literal["transformers", "vllm", "vllm-server"] = "transformers"
     server_url: str = "http://127.0.0.1:8000"
-    concurrency: int = 64
+    concurrency: int = 256
     max_failures: float = 0.2
 
     checkpoint_every: int = 20

@@ -46,7 +46,9 @@ def start(
         ValueError: The configuration, the folder or a checkpoint is not usable; one line.
     """
     claim_folder(config, names, out, resume)
-    model, tokenizer = load_model(str(nano.FOLDER) if config.model == "nano" else config.model)
+    model, tokenizer = load_model(
+        str(nano.folder(config.env)) if config.model == "nano" else config.model
+    )
     check_context(config, model, tokenizer)
     run = Run(config, model.to(getattr(torch, config.dtype)), tokenizer, out)
     found = checkpoint.latest(out / "checkpoints") if resume else None

@@ -38,13 +38,12 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     if args.out.exists() and any(args.out.iterdir()):
         raise ValueError(f"{args.out} is not empty; give another --out")
-    policy = Transformers(str(nano.FOLDER) if args.model == "nano" else args.model)
-    samples = [
-        sample
-        for run in args.runs
-        for episode in read_episodes(run / "episodes.jsonl")
-        for sample in corrected(episode, args.threshold, policy.chat)
-    ]
+    episodes = [e for run in args.runs for e in read_episodes(run / "episodes.jsonl")]
+    envs = sorted({episode.task.env for episode in episodes})
+    if args.model == "nano" and len(envs) > 1:
+        raise ValueError(f"nano has a model for each of {', '.join(envs)}: give runs of one")
+    policy = Transformers(str(nano.folder(envs[0])) if args.model == "nano" else args.model)
+    samples = [s for episode in episodes for s in corrected(episode, args.threshold, policy.chat)]
     if not samples:
         raise ValueError(
             f"no attempt of {', '.join(map(str, args.runs))} earned {args.threshold:g}"

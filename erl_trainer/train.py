@@ -134,10 +134,11 @@ class Run:
         chosen = batch(self.train_tasks, self.step, cfg.tasks_per_step, cfg.seed)
         seed = stream("training", cfg.seed, self.step)
         collected = collect(share(chosen), self.actor, self.memory, cfg, seed)
-        self._check_failures(collected.trials)
+        trials = gather(collected.trials)  # before anyone stops: all processes stop together
+        self._check_failures(trials)
         began = time.perf_counter()
         learnt: dict[str, float] = {}
-        for number in sorted({s.update for s in gather(collected.samples)}):
+        for number in sorted(set(gather([s.update for s in collected.samples]))):
             part = [s for s in collected.samples if s.update == number]
             learnt |= self.learner.update(part)
             self.totals["tokens/trained"] += learnt["tokens"]
@@ -149,7 +150,7 @@ class Run:
         self.step += 1
         seconds, sampled = self.actor.take_costs()
         self.totals["tokens/sampled"] += sum(gather([sum(sampled.values())]))
-        rewards = describe(gather(collected.trials))
+        rewards = describe(trials)
         return {
             **{k: v for k, v in rewards.items() if v is not None},
             **{k: v for k, v in learnt.items() if k not in ("tokens", "updates")},

@@ -60,13 +60,29 @@ SAMPLES = [
 MORE = [sample("policy", 15, 1.0, 8), sample("policy", 9, -1.0, 9)]
 
 
-def learn(path: Path) -> None:
+def sharding_accelerator() -> Any:
+    """Accelerate with FSDP2 on the CPU; it offers FSDP on GPUs alone, and ignores it elsewhere."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    accelerator = Accelerator()
+    shared = AcceleratorState._shared_state
+    shared["fsdp_plugin"] = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
+    )
+    shared["distributed_type"] = DistributedType.FSDP
+    return accelerator
+
+
+def learn(path: Path, shard: bool) -> None:
     """Learn shares of the samples, the second process's the smaller; the first writes what came."""
     from erl_trainer.config import Config
     from erl_trainer.learner import Learner, NotFinite
     from erl_trainer.processes import gather, rank_and_size
 
-    learner = Learner(model(), Config(lr=1e-2, token_budget=20, kl_weight=0.1), pad_id=0)
+    config = Config(lr=1e-2, token_budget=20, kl_weight=0.1)
+    learner = Learner(model(), config, 0, sharding_accelerator() if shard else None)
     rank, size = rank_and_size()
     assert size == 2
     shares = [(SAMPLES[1:], SAMPLES[:1]), (MORE, []), ([], [])]
@@ -82,12 +98,12 @@ def learn(path: Path) -> None:
         fault = str(error)
     faults = gather([fault])
     if rank == 0:
-        how = type(learner._scorer).__name__
-        torch.save({"how": how, "metrics": metrics, "weights": weights, "fault": faults}, path)
+        found = {"metrics": metrics, "weights": weights, "fault": faults}
+        torch.save({"wrapper": type(learner._scorer).__name__, **found}, path)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    learn(Path(sys.argv[1]))
+    learn(Path(sys.argv[1]), shard=sys.argv[2] == "fsdp2")
     # only now that the learner is gone: gloo can hang where DDP outlives its group
     torch.distributed.destroy_process_group()

@@ -169,7 +169,7 @@ BAD_ARGUMENTS = [
         ["--split", "tset"],
         "no split 'tset'; valid: train, test, small-train, small-test, hard, paper-train, ",
     ),
-    (["--policy", "randm"], "no policy 'randm'; valid: random, oracle, human, transformers:"),
+    (["--policy", "randm"], "no policy 'randm'; valid: nano, random, oracle, human, transformers:"),
     (["--policy", "transformers:"], "no policy 'transformers:'"),
     (["--policy", "replay:nowhere"], "nowhere/episodes.jsonl"),
     (["--policy", "openai:x", "--base-url", "localhost:8000"], "bad base URL 'localhost:8000'"),

@@ -62,7 +62,7 @@ def test_the_papers_deal_is_held_out_and_letters_differ(game: games.Game) -> Non
     random = rng(0)
     for _ in range(300):
         symbols = games.deal(game, random)
-        assert symbols != dict(erl_envs.make(game).opaque)
+        assert symbols != dict(games.opaque(game))
         assert len(set(symbols.values())) == len(symbols)
         erl_envs.make(game, symbols=symbols)  # every role, no letter twice
 
@@ -206,20 +206,20 @@ def test_collate_weighs_what_is_said_as_one_and_the_worlds_answers_less(words: A
     assert sorted(batch.target_P[heavy].tolist()) == sorted(said_ids * 2)
 
 
-def test_a_step_of_pretraining_is_a_function_of_seed_step_and_rank(words: Any) -> None:
+def test_a_step_of_pretraining_is_a_function_of_seed_and_step(words: Any) -> None:
     recipe = pretrain.Recipe(tokens=2048)
-    one, same, other = (
-        pretrain.draw_batch(recipe, words, step, rank) for step, rank in ((3, 0), (3, 0), (3, 1))
-    )
+    one, same, other = (pretrain.draw_batch(recipe, words, step) for step in (3, 3, 4))
     assert one[0] == same[0]
     assert torch.equal(one[1].ids_BT, same[1].ids_BT)
-    assert one[0] != other[0] or not torch.equal(one[1].ids_BT, other[1].ids_BT)
+    assert not torch.equal(one[1].ids_BT, other[1].ids_BT)
+    drawn = [{pretrain.draw_batch(recipe, words, at + n)[0] for n in range(40)} for at in (0, 2000)]
+    assert drawn == [{"turn", "act"}, {"turn", "act", "reflect"}]
 
 
 def test_pretraining_resumes_bit_for_bit(words: Any, tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(pretrain, "SAVE_EVERY", 2)
     recipe = pretrain.Recipe(
-        hidden=32, layers=1, heads=1, steps=4, tokens=1024, warmup=2, compiled=False
+        hidden=32, layers=1, heads=1, steps=4, playing=2, tokens=1024, warmup=2, compiled=False
     )
     whole = pretrain.pretrain(recipe, words, tmp_path / "whole")
 
@@ -228,10 +228,10 @@ def test_pretraining_resumes_bit_for_bit(words: Any, tmp_path: Any, monkeypatch:
 
     draw = pretrain.draw_batch
 
-    def stop(recipe: Any, words: Any, step: int, rank: int) -> Any:
+    def stop(recipe: Any, words: Any, step: int) -> Any:
         if step == 3:
             raise Stopped
-        return draw(recipe, words, step, rank)
+        return draw(recipe, words, step)
 
     monkeypatch.setattr(pretrain, "draw_batch", stop)
     with pytest.raises(Stopped):

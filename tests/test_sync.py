@@ -344,6 +344,7 @@ def vllm_server(folder: Path) -> Iterator[str]:
     command += ["--dtype", "float32", "--enforce-eager", "--hf-overrides", json.dumps(UNTIED)]
     command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "2048"]
     environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # else on one core, which may be busy
     log = folder / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(
@@ -355,6 +356,8 @@ def vllm_server(folder: Path) -> Iterator[str]:
                 break
             assert server.poll() is None, log.read_text()[-2000:]
             time.sleep(0.5)
+        else:
+            pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, 9)  # its engine is a process of its own

@@ -163,7 +163,7 @@ def _policies(args: argparse.Namespace, config: Config) -> tuple[Policy, Policy 
     for name in config.envs:  # raises now, before a model is loaded
         tasks.load(name, config.split, **config.options[name])
     who = args.reflector or args.policy
-    if config.attempts == 2 and who in ("random", "oracle", "human"):
+    if config.attempts == 2 and who in ("random", "human"):
         raise ValueError(f"{who} writes no reflections; give --reflector one of the models")
     if config.attempts == 1 and args.reflector:
         raise ValueError("--reflector needs --attempts 2")

@@ -130,8 +130,8 @@ def _ours(split: str, count: int) -> Iterator[dict[str, Any]]:
 
 
 def _small(split: str, count: int) -> Iterator[dict[str, Any]]:
-    """Boards of side 4 and 5, for small models."""
-    return take_split(split, count, _draws(953, (4, 5)))
+    """Boards of side 5, for small models."""
+    return take_split(split, count, _draws(953, (5, 5)))
 
 
 def _draws(stream: int, size: tuple[int, int]) -> Iterator[tuple[object, dict[str, Any]]]:

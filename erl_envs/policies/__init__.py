@@ -7,11 +7,13 @@ from pathlib import Path
 
 from erl_envs.policies import scripted
 from erl_envs.policies.base import Completion, Conversation, Policy, PolicyError, Sampling
+from erl_envs.policies.nano import Nano
 from erl_envs.policies.openai import DEFAULT_URL, OpenAI
 
 __all__ = ["Completion", "Conversation", "Policy", "PolicyError", "Sampling", "load"]
 
 _PLAIN: dict[str, Callable[[], Policy]] = {
+    "nano": Nano,
     "random": scripted.Random,
     "oracle": scripted.Oracle,
     "human": scripted.Human,

@@ -1,22 +1,63 @@
-"""The bundled model: small enough for any laptop, able to read a rulebook and to write one."""
+"""The bundled models: small enough for any laptop, able to read a rulebook and to write one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from erl_envs.policies.transformers import Transformers
+from erl_envs.policies.base import Completion, Conversation, Policy, PolicyError, Sampling
+from erl_envs.policies.transformers import Transformers, check_installed
 
 FOLDER = Path(__file__).parent.parent / "models" / "nano"
 
 
-class Nano(Transformers):
-    """The model in `erl_envs/models/nano`; its card says what it was trained to do."""
+def folder(env: str) -> Path:
+    """Where the model of an environment lies.
+
+    Raises:
+        ValueError: There is none; the message lists those there are.
+    """
+    if not (FOLDER / env / "config.json").is_file():
+        there = sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
+        raise ValueError(f"nano has no model for {env!r}; it plays {', '.join(there)}")
+    return FOLDER / env
+
+
+class Nano(Policy):
+    """A model for each environment, in `erl_envs/models/nano`; its card says what they can do.
+
+    Each is loaded when its environment is first played.
+    """
+
+    spec = "nano"
 
     def __init__(self) -> None:
-        """Load it.
+        """Look the models up.
 
         Raises:
             ValueError: torch or transformers is missing; the message says how to install them.
         """
-        super().__init__(str(FOLDER))
-        self.spec = "nano"
+        check_installed()
+        self.revision = (FOLDER / "revision").read_text(encoding="utf-8").strip()
+        self._models: dict[str, Transformers] = {}
+
+    def complete(
+        self, conversations: Sequence[Conversation], sampling: Sampling
+    ) -> list[Completion | PolicyError]:
+        """Each environment's model answers its own conversations."""
+        answers: dict[int, Completion | PolicyError] = {}
+        envs = [conversation.key[0] for conversation in conversations]
+        for env in sorted(set(envs)):
+            mine = [i for i, name in enumerate(envs) if name == env]
+            batch = [conversations[i] for i in mine]
+            try:
+                found = self._model(env).complete(batch, sampling)
+            except ValueError as error:
+                found = [PolicyError(str(error)) for _ in mine]
+            answers.update(zip(mine, found, strict=True))
+        return [answers[i] for i in range(len(conversations))]
+
+    def _model(self, env: str) -> Transformers:
+        if env not in self._models:
+            self._models[env] = Transformers(str(folder(env)))
+        return self._models[env]

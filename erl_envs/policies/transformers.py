@@ -64,11 +64,10 @@ def load(name: str) -> tuple[Any, Any]:
     Raises:
         ValueError: It cannot be loaded; one line that says why.
     """
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as error:
-        raise missing_extra("transformers policies", "models", error) from error
+    check_installed()
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     where, kwargs = _source(name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "auto" if device == "cuda" or _cpu_multiplies_bf16() else torch.float32
@@ -80,6 +79,19 @@ def load(name: str) -> tuple[Any, Any]:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ValueError(f"cannot load the model {name!r}: {reason}") from error
     return model.to(device).eval(), tokenizer
+
+
+def check_installed() -> None:
+    """Import what local models need.
+
+    Raises:
+        ValueError: It is missing; one line that says how to install it.
+    """
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise missing_extra("local models", "models", error) from error
 
 
 def _cpu_multiplies_bf16() -> bool:

@@ -24,7 +24,8 @@ from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, said, told
 from erl_trainer.nano.guide import Guide
 
 LETTERS = "ABCDEFGH"
-SIDES = {"frozenlake": (4, 5), "sokoban": (6, 6)}
+SIDES = {"frozenlake": 5, "sokoban": 6}
+"""Of the boards that nano learns: each cell's distance from the message's start tells its place."""
 ROLES: Mapping[str, Sequence[str]] = {
     "frozenlake": ("player", "goal", "hole", "frozen"),
     "sokoban": ("player", "box", "goal", "floor", "wall"),
@@ -41,23 +42,24 @@ Rows = list[list[str]]
 
 def deal(game: Game, rng: np.random.Generator) -> dict[str, str]:
     """Symbols for a game's roles at random, never the paper's own."""
-    opaque = _opaque(game)
+    held_out = dict(opaque(game))
     while True:
         letters = [LETTERS[i] for i in rng.permutation(len(LETTERS))]
         symbols = _complete(game, dict(zip(ROLES[game], letters, strict=False)))
-        if symbols != dict(opaque):
+        if symbols != held_out:
             return symbols
 
 
 def _complete(game: Game, symbols: dict[str, str]) -> dict[str, str]:
     """The symbols of the roles that are not dealt."""
     if game == "frozenlake":
-        return {**_opaque(game), **symbols}
+        return {**opaque(game), **symbols}
     on_goal = {f"{role}_on_goal": symbols[role].lower() for role in ("player", "box")}
     return {**symbols, **on_goal}
 
 
-def _opaque(game: Game) -> Mapping[str, str]:
+def opaque(game: Game) -> Mapping[str, str]:
+    """The paper's own symbols, which are held out."""
     kind = registry.env_class(game)
     assert issubclass(kind, GridEnv)
     return kind.opaque
@@ -66,7 +68,7 @@ def _opaque(game: Game) -> Mapping[str, str]:
 def draw_task(game: Game, rng: np.random.Generator) -> Task:
     """A board or room that no test split holds."""
     while True:
-        side = int(rng.integers(SIDES[game][0], SIDES[game][1] + 1))
+        side = SIDES[game]
         if game == "frozenlake":
             cells = generate(int(rng.integers(1 << 40)), side, float(rng.uniform(*PAPER_P)))
             rows = [cells[i : i + side] for i in range(0, len(cells), side)]
@@ -194,11 +196,10 @@ def play(
     return Played(attempt, parts)
 
 
-def acting(game: Game, rng: np.random.Generator) -> list[Part]:
-    """A conversation of a player who is told the rules, or (one in six) is not."""
+def acting(game: Game, rng: np.random.Generator, turns: int = 8) -> list[Part]:
+    """The first turns of a player who is told the rules, or (one in six) is not."""
     symbols = deal(game, rng)
     task = draw_task(game, rng)
-    turns = int(rng.choice((1, 2, 8), p=(0.5, 0.2, 0.3)))
     if rng.random() < 1 / 6:
         env = make(game, symbols)
         env.reset(options={"task": task})

@@ -1,31 +1,30 @@
-"""Pre-training: a mixture of conversations, the next token, one model.
+"""Pre-training: conversations of one environment, the next token, one small model.
 
 Sequences come in a few fixed shapes, so that the model compiles once for each. Weights are kept in
-float32 and multiplied in bfloat16. Processes average their gradients; each draws its own data from
-(seed, step, rank), so a resumed run goes on as if it had not stopped.
+float32 and multiplied in bfloat16. A step's data are a function of (seed, step), so a resumed run
+goes on as if it had not stopped.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 
-from erl_trainer.nano import games
+from erl_trainer.checkpoint import save_model
+from erl_trainer.nano import games, questions
 from erl_trainer.nano.examples import LEARN, SHOWN, Example, Part, encode
 
-SHAPES = (96, 192, 320, 448, 736)
+SHAPES = (96, 192, 320, 448, 736, 896)
 """Sequence lengths; longer conversations are left out."""
 
 SAVE_EVERY = 200
@@ -33,18 +32,24 @@ SAVE_EVERY = 200
 
 Draw = Callable[[np.random.Generator], list[Part]]
 
-
-def _game(kind: Callable[[Any, np.random.Generator], list[Part]], name: str) -> Draw:
-    return lambda rng: kind(name, rng)
-
-
-SOURCES: dict[str, tuple[Draw, float]] = {
-    "frozenlake/act": (_game(games.acting, "frozenlake"), 0.25),
-    "sokoban/act": (_game(games.acting, "sokoban"), 0.35),
-    "frozenlake/reflect": (_game(games.reflecting, "frozenlake"), 0.2),
-    "sokoban/reflect": (_game(games.reflecting, "sokoban"), 0.2),
+SOURCES: Mapping[str, Mapping[str, Draw]] = {
+    "frozenlake": {
+        "turn": partial(games.acting, "frozenlake", turns=1),
+        "act": partial(games.acting, "frozenlake"),
+        "reflect": partial(games.reflecting, "frozenlake"),
+    },
+    "sokoban": {
+        "turn": partial(games.acting, "sokoban", turns=1),
+        "act": partial(games.acting, "sokoban"),
+        "reflect": partial(games.reflecting, "sokoban"),
+    },
+    "hotpotqa": {"act": questions.acting, "reflect": questions.reflecting},
 }
-"""Source → how an example is drawn, and its share of the steps."""
+"""Environment → source → how an example is drawn."""
+
+FIRST = {"turn": 0.5, "act": 0.5}
+THEN = {"turn": 0.1, "act": 0.5, "reflect": 0.4}
+"""Each source's share of the steps, at first and once playing is learnt."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +57,27 @@ class Recipe:
     """How nano is made.
 
     Attributes:
+        env: Environment id.
         hidden: Width.
         layers: Depth.
         heads: Attention heads.
         steps: Optimizer steps.
-        tokens: Of a step, in each process.
+        playing: First steps, in which only playing is learnt, half of them from single turns:
+            where things are must be told before anything else makes sense.
+        tokens: Of a step.
         lr: Peak learning rate; it warms up over `warmup` steps and falls to a tenth as a cosine.
         warmup: Steps.
         shown: Weight of predicting the world's answers, beside what is to be said.
         seed: Of weights and data.
-        compiled: Whether torch compiles the model (needs a C++ compiler; twice as fast).
+        compiled: Whether torch compiles the model (needs a C++ compiler; it is faster).
     """
 
+    env: str = "frozenlake"
     hidden: int = 128
     layers: int = 4
     heads: int = 4
     steps: int = 8000
+    playing: int = 2000
     tokens: int = 4096
     lr: float = 3e-3
     warmup: int = 100
@@ -100,7 +110,7 @@ def build_model(recipe: Recipe, tokenizer: Any) -> Any:
         max_position_embeddings=tokenizer.model_max_length,
         tie_word_embeddings=True,
         # the usual .02 is for wide models: here attention would stay uniform for long
-        initializer_range=0.1,
+        initializer_range=0.12,
         # a row and a column are told by distances under a hundred; most frequencies serve those
         rope_parameters={"rope_type": "default", "rope_theta": 500.0},
         bos_token_id=None,
@@ -138,17 +148,18 @@ def collate(examples: Sequence[Example], length: int, rows: int, shown: float, r
     return Batch(ids_BT, place_P, ids_BT[:, 1:].reshape(-1)[place_P], torch.from_numpy(weight))
 
 
-def draw_batch(recipe: Recipe, tokenizer: Any, step: int, rank: int) -> tuple[str, Batch]:
+def draw_batch(recipe: Recipe, tokenizer: Any, step: int) -> tuple[str, Batch]:
     """The batch of a step: one source's examples of about the same length, and its name."""
-    rng = np.random.default_rng([recipe.seed, step, rank])
-    names = list(SOURCES)
-    shares = np.array([SOURCES[name][1] for name in names])
+    rng = np.random.default_rng([recipe.seed, step])
+    sources = SOURCES[recipe.env]
+    mixture = FIRST if step < recipe.playing else THEN
+    names = [name for name in mixture if name in sources]
+    shares = np.array([mixture[name] for name in names])
     name = names[int(rng.choice(len(names), p=shares / shares.sum()))]
-    draw = SOURCES[name][0]
     # a pool of twice the need, ordered by length: padding is small and lengths vary between steps
     pool: list[Example] = []
     while sum(len(example.ids) for example in pool) < 2 * recipe.tokens:
-        pool += encode(tokenizer, [draw(rng) for _ in range(8)])
+        pool += encode(tokenizer, [sources[name](rng) for _ in range(8)])
     pool = sorted((e for e in pool if len(e.ids) <= SHAPES[-1]), key=lambda e: len(e.ids))
     anchor = int(rng.integers(len(pool)))
     length = next(shape for shape in SHAPES if len(pool[anchor].ids) <= shape)
@@ -174,66 +185,52 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def pretrain(recipe: Recipe, tokenizer: Any, out: Path, rank: int = 0, processes: int = 1) -> Any:
-    """Train, saving to `out` every `SAVE_EVERY` steps and going on from what is there.
+def pretrain(recipe: Recipe, tokenizer: Any, out: Path) -> Any:
+    """Train in one thread, saving to `out` every `SAVE_EVERY` steps; goes on from what is there.
 
     Returns:
         The model, in float32.
     """
-    torch.set_num_threads(1 if processes > 1 else os.cpu_count() or 1)
+    torch.set_num_threads(1)
     model = build_model(recipe, tokenizer)
     weights = list(model.parameters())
     optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     first = _resume(model, optimizer, out)
     fast = build_model(recipe, tokenizer).to(torch.bfloat16)
     fast_weights = list(fast.parameters())
-    # each shape compiles once
-    torch._dynamo.config.cache_size_limit = 64
     compute = torch.compile(loss_of, dynamic=False) if recipe.compiled else loss_of
     seen: dict[str, list[float]] = {}
     began = time.perf_counter()
     for step in range(first, recipe.steps):
         with torch.no_grad():
             torch._foreach_copy_(fast_weights, weights)
-        name, batch = draw_batch(recipe, tokenizer, step, rank)
+        name, batch = draw_batch(recipe, tokenizer, step)
         loss, losses_P = compute(fast, batch)
         loss.backward()
         for weight, quick in zip(weights, fast_weights, strict=True):
             weight.grad = None if quick.grad is None else quick.grad.float()
             quick.grad = None
-        _average_gradients(weights, processes)
         norm = nn.utils.clip_grad_norm_(weights, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
         if math.isfinite(norm):
             optimizer.step()
-        learnt = batch.weight_P == batch.weight_P.max()
-        seen.setdefault(name, []).append(losses_P[learnt].mean().item())
-        if rank == 0 and (step + 1) % 50 == 0:
-            line = {k: round(float(np.mean(v[-50:])), 4) for k, v in sorted(seen.items())}
-            rate = recipe.tokens * processes * (step + 1 - first) / (time.perf_counter() - began)
-            print(json.dumps({"step": step + 1, **line, "tokens_per_s": int(rate)}), flush=True)
+        said = batch.weight_P == batch.weight_P[0]
+        seen.setdefault(name, []).append(losses_P[said].mean().item())
+        if (step + 1) % 100 == 0:
+            line = {k: round(float(np.mean(v)), 4) for k, v in sorted(seen.items())}
+            rate = recipe.tokens * (step + 1 - first) / (time.perf_counter() - began)
+            told = {"env": recipe.env, "step": step + 1, **line, "tokens_per_s": int(rate)}
+            print(json.dumps(told), flush=True)
             seen.clear()
-        if rank == 0 and ((step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps):
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
             _save(model, optimizer, recipe, tokenizer, step + 1, out)
     return model
 
 
-def _average_gradients(weights: Sequence[torch.Tensor], processes: int) -> None:
-    if processes == 1:
-        return
-    grads = [w.grad for w in weights if w.grad is not None]
-    flat = torch.cat([grad.flatten() for grad in grads])
-    dist.all_reduce(flat)
-    sizes = itertools.accumulate((grad.numel() for grad in grads), initial=0)
-    for grad, start in zip(grads, sizes, strict=False):
-        grad.copy_(flat[start : start + grad.numel()].view_as(grad) / processes)
-
-
 def _save(model: Any, optimizer: Any, recipe: Recipe, tokenizer: Any, step: int, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(out / "model")
-    tokenizer.save_pretrained(out / "model")
+    save_model(model, tokenizer, out / "model")
     state = {
         "step": step,
         "recipe": asdict(recipe),
@@ -253,13 +250,3 @@ def _resume(model: Any, optimizer: Any, out: Path) -> int:
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
-
-
-def run(rank: int, recipe: Recipe, tokenizer: Any, out: Path, processes: int, port: int) -> None:
-    """One of several processes on this machine."""
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    if processes > 1:
-        dist.init_process_group("gloo", rank=rank, world_size=processes)
-    pretrain(recipe, tokenizer, out, rank, processes)
-    if processes > 1:
-        dist.destroy_process_group()
