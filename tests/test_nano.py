@@ -247,3 +247,21 @@ def test_reflection_prompts_fit_the_longest_shape(words: Any) -> None:
     examples = encode(words, [games.reflecting("sokoban", random) for _ in range(30)])
     assert max(len(example.ids) for example in examples) <= pretrain.SHAPES[-1]
     assert all(words.unk_token_id not in example.ids for example in examples)
+
+
+def test_gates_measure_what_a_policy_does() -> None:
+    """The oracle plays well whoever tells it; its reflections are the rules."""
+    from erl_envs.policies import load
+    from erl_trainer.nano import gates
+
+    oracle = gates.measure(load("oracle"), "frozenlake", 1)
+    assert (oracle.told, oracle.untold) == (1.0, 1.0)
+    assert [line.split(":")[1].split()[0] for line in oracle.failed()] == ["not", "second"]
+    passed = gates.Skills("sokoban", 0.95, 0.05, 0.05, 0.5, 0.4)
+    assert passed.failed() == []
+    assert gates.Skills("sokoban", 0.89, 0.08, 0.05, 0.4, 0.4).failed() == [
+        "sokoban: told 0.890, needs 0.90",
+        "sokoban: not told 0.080, at most 0.075",
+        "sokoban: second attempt 0.400, needs 0.445",
+    ]
+    assert "every gate passed" in gates.table([passed])

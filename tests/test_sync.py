@@ -345,13 +345,21 @@ def vllm_server(folder: Path) -> Iterator[str]:
     command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "2048"]
     environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # else on one core, which may be busy
+    # whoever ends first, this pipe's writer or the server, takes the whole group along: the engine
+    # is a process of its own
+    watched = ["sh", "-c", '("$@"; kill -9 0) & cat; kill -9 0', "sh", *command]
     log = folder / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=output, start_new_session=True
+            watched,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
-        for _ in range(600):
+        for _ in range(1200):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
             assert server.poll() is None, log.read_text()[-2000:]
@@ -360,8 +368,7 @@ def vllm_server(folder: Path) -> Iterator[str]:
             pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(server.pid, 9)  # its engine is a process of its own
-        server.wait()
+        server.communicate()  # closes the pipe
 
 
 def free_port() -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from erl_envs.policies.base import Completion, Conversation, Policy, PolicyError, Sampling
-from erl_envs.policies.transformers import Transformers, check_installed
+from erl_envs.policies.transformers import Transformers, check_installed, load
 
 FOLDER = Path(__file__).parent.parent / "models" / "nano"
 
@@ -59,5 +59,7 @@ class Nano(Policy):
 
     def _model(self, env: str) -> Transformers:
         if env not in self._models:
-            self._models[env] = Transformers(str(folder(env)))
+            model, tokenizer = load(str(folder(env)))
+            # in float32 everywhere, so that it plays the same on every machine
+            self._models[env] = Transformers(str(folder(env)), model.float(), tokenizer)
         return self._models[env]

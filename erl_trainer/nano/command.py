@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+
+from erl_envs.core import digest
 
 
 def main(argv: list[str]) -> int:
@@ -25,13 +29,15 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"nano plays {', '.join(gates.TOLD)}; not {unknown[0]}")
     if args.check is None:
         _build(args, envs)
+    folders = [args.check / env if args.check else args.out / env / "model" for env in envs]
     found = []
-    for env in envs:
-        folder = (args.check or args.out) / env / ("" if args.check else "model")
+    for env, folder in zip(envs, folders, strict=True):
         found.append(gates.measure(Transformers(str(folder)), env, args.samples))
         skills = json.dumps(dataclasses.asdict(found[-1]), indent=1) + "\n"
         (folder / "skills.json").write_text(skills, encoding="utf-8")
     print(gates.table(found))
+    if args.ship:
+        ship(folders, envs, args.ship)
     return 1 if any(skill.failed() for skill in found) else 0
 
 
@@ -54,6 +60,28 @@ def _one(number: int, args: argparse.Namespace, envs: list[str]) -> None:
     pretrain.pretrain(recipe, tokenizer.build(), args.out / envs[number])
 
 
+def ship(models: Sequence[Path], envs: Sequence[str], out: Path) -> None:
+    """Copy models to where the nano policy finds them, in bfloat16, with a revision of their own.
+
+    Args:
+        models: Folders.
+        envs: What each plays.
+        out: `erl_envs/models/nano`.
+    """
+    import torch
+
+    from erl_envs.policies.transformers import load, weights_hash
+    from erl_trainer.checkpoint import save_model
+
+    out.mkdir(parents=True, exist_ok=True)
+    for folder, env in zip(models, envs, strict=True):
+        model, tokenizer = load(str(folder))
+        save_model(model.to(torch.bfloat16), tokenizer, out / env)
+        shutil.copy(folder / "skills.json", out / env)
+    hashes = [weights_hash(load(str(path.parent))[0]) for path in sorted(out.glob("*/config.json"))]
+    (out / "revision").write_text(digest(hashes)[:16] + "\n", encoding="utf-8")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m erl_trainer nano",
@@ -66,5 +94,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--no-compile", action="store_true", help="there is no C++ compiler")
     add("--check", type=Path, metavar="MODELS", help="only measure the models in this folder")
+    add("--ship", type=Path, metavar="FOLDER", help="copy the models there, in bfloat16")
     add("--samples", type=int, default=4, help="attempts of a task")
     return parser

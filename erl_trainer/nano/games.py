@@ -161,7 +161,8 @@ def play(
         {"role": "system", "content": prompt},
         {"role": "user", "content": observation},
     ]
-    parts = [part for message in messages for part in told(message)]
+    # what a board looks like is learnt too: where a row ends tells what a column is
+    parts = told(messages[0]) + told(messages[1], SHOWN)
     reward, feedback, outcome = 0.0, "", ""
     while not outcome and env.turn < turns:
         rows = board_rows(observation)

@@ -81,7 +81,7 @@ class Recipe:
     tokens: int = 4096
     lr: float = 3e-3
     warmup: int = 100
-    shown: float = 0.1
+    shown: float = 0.5
     seed: int = 0
     compiled: bool = True
 
