@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,9 +32,12 @@ class GridOptions(Options):
     Attributes:
         symbols: `opaque` (the paper's letters), `canonical` (the usual ones), `random` (the opaque
             ones permuted, drawn from the task's content), or a mapping from role to character.
+        coordinates: Show each cell's row and column behind its symbol (`A2,3`), for models that
+            cannot count.
     """
 
     symbols: Literal["opaque", "canonical", "random"] | Mapping[str, str] = "opaque"
+    coordinates: bool = False
 
 
 @functools.cache
@@ -54,12 +58,13 @@ def neighbours(height: int, width: int) -> dict[str, tuple[int, ...]]:
 class Board:
     r"""A grid as text, edited cell by cell: a cell is `" X \t"`, rows are joined by newlines."""
 
-    def __init__(self, symbols: Sequence[str], width: int) -> None:
-        """A board of row-major symbols."""
-        cells = [f" {symbol} \t" for symbol in symbols]
+    def __init__(self, symbols: Sequence[str], width: int, coordinates: bool = False) -> None:
+        r"""A board of row-major symbols; with coordinates, a cell is `" X2,3 \t"`."""
+        labels = _labels(len(symbols), width, coordinates)
+        cells = [f" {symbol}{label} \t" for symbol, label in zip(symbols, labels, strict=True)]
         rows = ("".join(cells[i : i + width]) for i in range(0, len(cells), width))
         self.text = "\n".join(rows)
-        self._offsets = _offsets(len(cells), width)
+        self._offsets = _offsets(labels, width)
 
     def put(self, cell: int, symbol: str) -> None:
         """Show a symbol in a cell."""
@@ -68,8 +73,17 @@ class Board:
 
 
 @functools.cache
-def _offsets(cells: int, width: int) -> tuple[int, ...]:
-    return tuple(4 * cell + cell // width + 1 for cell in range(cells))
+def _labels(cells: int, width: int, coordinates: bool) -> tuple[str, ...]:
+    if not coordinates:
+        return ("",) * cells
+    return tuple(f"{cell // width + 1},{cell % width + 1}" for cell in range(cells))
+
+
+@functools.cache
+def _offsets(labels: tuple[str, ...], width: int) -> tuple[int, ...]:
+    """Where each cell's symbol stands in the text."""
+    before = itertools.accumulate((4 + len(label) for label in labels), initial=0)
+    return tuple(start + cell // width + 1 for cell, start in enumerate(before))[: len(labels)]
 
 
 def shortest_path(

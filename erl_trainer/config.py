@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from erl_envs.options import check
+from erl_envs.policies.nano import OPTIONS as NANO
 
 Algo = Literal["erl", "grpo"]
 Preset = Literal["default", "paper"]
@@ -19,7 +20,8 @@ class Config:
 
     Attributes:
         env: Environment id.
-        env_options: Its options; `prompt_style` compact and `feedback` transitions unless given.
+        env_options: Its options; unless given `feedback` is transitions and `prompt_style`
+            compact, and nano sees what it learnt to see.
         model: `nano`, a folder or a hub id.
         train_split: Task set to train on, in a new random order each time through.
         eval_split: Task set to evaluate on.
@@ -177,7 +179,8 @@ class Config:
     @property
     def options(self) -> dict[str, Any]:
         """The environment's options, with the trainer's defaults."""
-        return {"prompt_style": "compact", "feedback": "transitions", **self.env_options}
+        usual = NANO.get(self.env, {}) if self.model == "nano" else {"prompt_style": "compact"}
+        return {"feedback": "transitions", **usual, **self.env_options}
 
 
 GRPO: Mapping[str, Any] = {

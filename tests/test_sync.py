@@ -35,16 +35,9 @@ from erl_envs.rollout import EnvPool, Job, Player, rollout
 from erl_trainer.config import Config
 from erl_trainer.forward import Scorer, logprobs
 from erl_trainer.nano import tokenizer as nano_tokenizer
-from erl_trainer.sync import (
-    UNTIED,
-    Sampler,
-    Shared,
-    StaleSampler,
-    load_sampler,
-    log_probs,
-    verify,
-    weights,
-)
+from erl_trainer.sync import Sampler, StaleSampler, load_sampler, verify
+from erl_trainer.sync.sampler import Shared, log_probs
+from erl_trainer.sync.weights import UNTIED, weights
 
 needs_vllm = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"

@@ -93,7 +93,7 @@ class FrozenLake(GridEnv):
             "H": self.symbols["hole"],
             "G": self.symbols["goal"],
         }
-        self.board = Board([symbol[cell] for cell in cells], self.width)
+        self.board = Board([symbol[cell] for cell in cells], self.width, self.options.coordinates)
 
     def act(self, action: str) -> Step:
         """Move the player one cell, or two ways aside on slippery ice."""

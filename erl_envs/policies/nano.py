@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from erl_envs.policies.base import Completion, Conversation, Policy, PolicyError, Sampling
 from erl_envs.policies.transformers import Transformers, check_installed, load
 
 FOLDER = Path(__file__).parent.parent / "models" / "nano"
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "frozenlake": {"prompt_style": "compact", "coordinates": True},
+    "sokoban": {"prompt_style": "compact", "coordinates": True},
+    "hotpotqa": {"prompt_style": "compact", "top_k": 2},
+}
+"""Options of the environments as nano learnt to play them."""
 
 
 def folder(env: str) -> Path:

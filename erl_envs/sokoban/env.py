@@ -100,7 +100,9 @@ class Sokoban(GridEnv):
         self._room, self._state = parse_layout(params["layout"])
         self._choose_symbols(params)
         self.board = Board(
-            [self._symbol(cell) for cell in range(self._room.size)], self._room.width
+            [self._symbol(cell) for cell in range(self._room.size)],
+            self._room.width,
+            self.options.coordinates,
         )
 
     def act(self, action: str) -> Step:

@@ -27,7 +27,7 @@ class Part(NamedTuple):
 
 def said(*parts: Part) -> list[Part]:
     """An assistant's message of these parts."""
-    return [Part("<|assistant|>", SHOWN), *parts, Part("<|end|>", LEARN)]
+    return [Part("<|assistant|>", GIVEN), *parts, Part("<|end|>", LEARN)]
 
 
 def told(message: Message, kind: int = GIVEN) -> list[Part]:

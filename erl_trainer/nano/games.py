@@ -18,6 +18,7 @@ from erl_envs import registry
 from erl_envs.core import LEVELS, Attempt, Message, Task
 from erl_envs.frozenlake.levels import PAPER_P, generate
 from erl_envs.grid import DIRECTIONS, GridEnv, split_of
+from erl_envs.policies.nano import OPTIONS
 from erl_envs.reflection import reflection_messages, second_prompt
 from erl_envs.sokoban.levels import draw_paper_room
 from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, said, told
@@ -25,7 +26,8 @@ from erl_trainer.nano.guide import Guide
 
 LETTERS = "ABCDEFGH"
 SIDES = {"frozenlake": 5, "sokoban": 6}
-"""Of the boards that nano learns: each cell's distance from the message's start tells its place."""
+"""Of the boards that nano learns, and of the games' small splits."""
+
 ROLES: Mapping[str, Sequence[str]] = {
     "frozenlake": ("player", "goal", "hole", "frozen"),
     "sokoban": ("player", "box", "goal", "floor", "wall"),
@@ -84,8 +86,9 @@ def draw_task(game: Game, rng: np.random.Generator) -> Task:
 
 
 def board_rows(observation: str) -> Rows:
-    """The board's symbols in an observation."""
-    return [line.split() for line in observation.split("\n") if "\t" in line]
+    """The board's symbols in an observation; their coordinates are left out."""
+    lines = [line for line in observation.split("\n") if "\t" in line]
+    return [[cell[0] for cell in line.split()] for line in lines]
 
 
 def _find(rows: Rows, symbols: Sequence[str]) -> tuple[str, int, int]:
@@ -161,8 +164,7 @@ def play(
         {"role": "system", "content": prompt},
         {"role": "user", "content": observation},
     ]
-    # what a board looks like is learnt too: where a row ends tells what a column is
-    parts = told(messages[0]) + told(messages[1], SHOWN)
+    parts = [part for message in messages for part in told(message)]
     reward, feedback, outcome = 0.0, "", ""
     while not outcome and env.turn < turns:
         rows = board_rows(observation)
@@ -243,7 +245,7 @@ def _muddle(game: Game, symbols: Mapping[str, str], rng: np.random.Generator) ->
 @functools.lru_cache(maxsize=256)
 def _cached(game: Game, symbols: tuple[tuple[str, str], ...], rules: str, feedback: str) -> Any:
     return erl_envs.make(
-        game, symbols=dict(symbols), prompt_style="compact", rules=rules, feedback=feedback
+        game, symbols=dict(symbols), rules=rules, feedback=feedback, **OPTIONS[game]
     )
 
 

@@ -14,6 +14,7 @@ import erl_envs
 from erl_envs import tasks
 from erl_envs.core import Episode, Task
 from erl_envs.policies.base import Policy, Sampling
+from erl_envs.policies.nano import OPTIONS
 from erl_envs.rollout import EnvPool, Job, Player, rollout
 from erl_envs.tasks import references
 from erl_trainer.metrics import mean
@@ -68,7 +69,7 @@ def measure(policy: Policy, env: str, samples: int) -> Skills:
         samples: Attempts of a task.
     """
     chosen = tasks.load(env, "small-test")
-    hidden = {"prompt_style": "compact", "feedback": "transitions"}
+    hidden = {**OPTIONS[env], "feedback": "transitions"}
     told = _play(policy, chosen, samples, {**hidden, "rules": "shown"}, attempts=1)
     loop = _play(policy, chosen, samples, hidden, attempts=2)
     known = references(erl_envs.make(env, **hidden), chosen)

@@ -78,6 +78,12 @@ _SPACING = (
 """Pattern and replacement: where decoded text has no space between two tokens."""
 
 
+def cells() -> list[str]:
+    """A token for each cell that a board with coordinates can hold: symbol, row and column."""
+    places = [f"{row},{column}" for row in range(1, 7) for column in range(1, 7)]
+    return [symbol + place for symbol in "ABCDEFGHabcdefghX√" for place in places]
+
+
 def phrases() -> list[str]:
     """The constant parts of the prompts and of the games' feedback, of two words or more."""
     folder = Path(erl_envs.__file__).parent / "prompts"
@@ -123,7 +129,7 @@ def build() -> Any:
             *(decoders.Replace(Regex(pattern), to) for pattern, to in _SPACING),
         ]
     )
-    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases()])
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases() + cells()])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=SPECIAL[0],
