@@ -215,8 +215,17 @@ def test_a_step_of_pretraining_is_a_function_of_seed_and_step(words: Any) -> Non
     assert one[0] == same[0]
     assert torch.equal(one[1].ids_BT, same[1].ids_BT)
     assert not torch.equal(one[1].ids_BT, other[1].ids_BT)
-    drawn = [{pretrain.draw_batch(recipe, words, at + n)[0] for n in range(40)} for at in (0, 2000)]
-    assert drawn == [{"turn", "act"}, {"turn", "act", "reflect"}]
+    drawn = [{pretrain.draw_batch(recipe, words, at + n)[0] for n in range(60)} for at in (0, 1000)]
+    assert drawn == [{"turn", "drill", "act"}, {"turn", "drill", "act", "reflect"}]
+
+
+def test_a_lead_starts_as_sokoban_and_the_own_part_anew(words: Any) -> None:
+    led = pretrain.Recipe(env="frozenlake", tokens=1024, lead=5, warmup=10)
+    room = pretrain.Recipe(env="sokoban", tokens=1024)
+    own, theirs = (pretrain.draw_batch(recipe, words, 3)[1] for recipe in (led, room))
+    assert torch.equal(own.ids_BT, theirs.ids_BT)
+    rates = [pretrain.learning_rate(led, step) for step in range(10)]
+    assert rates[5:] == rates[:5]
 
 
 def test_pretraining_resumes_bit_for_bit(words: Any, tmp_path: Any, monkeypatch: Any) -> None:

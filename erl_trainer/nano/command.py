@@ -54,10 +54,15 @@ def _build(args: argparse.Namespace, envs: list[str]) -> None:
 def _one(number: int, args: argparse.Namespace, envs: list[str]) -> None:
     from erl_trainer.nano import pretrain, tokenizer
 
+    env = envs[number]
     recipe = pretrain.Recipe(
-        env=envs[number], steps=args.steps, seed=args.seed, compiled=not args.no_compile
+        env=env,
+        steps=args.steps,
+        lead=600 if env == "frozenlake" else 0,
+        seed=args.seed,
+        compiled=not args.no_compile,
     )
-    pretrain.pretrain(recipe, tokenizer.build(), args.out / envs[number])
+    pretrain.pretrain(recipe, tokenizer.build(), args.out / env)
 
 
 def ship(models: Sequence[Path], envs: Sequence[str], out: Path) -> None:
@@ -90,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/nano"), help="folder; an unfinished one is gone on")
     add("--env", action="append", help="an environment's model; all unless given")
-    add("--steps", type=int, default=8000)
+    add("--steps", type=int, default=4000)
     add("--seed", type=int, default=0)
     add("--no-compile", action="store_true", help="there is no C++ compiler")
     add("--check", type=Path, metavar="MODELS", help="only measure the models in this folder")

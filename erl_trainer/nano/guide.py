@@ -20,9 +20,9 @@ def _lake_distances(cells: str, width: int) -> dict[int, int]:
     distances, frontier = {goal: 0}, deque([goal])
     while frontier:
         end = frontier.popleft()
-        for cell in range(len(cells)):
-            leads = any(way[cell] == end for way in moves.values())
-            if leads and cell not in distances and cells[cell] != "H":
+        for way in moves.values():  # every move can be taken back, so these lead here too
+            cell = way[end]
+            if cell not in distances and cells[cell] != "H":
                 distances[cell] = distances[end] + 1
                 frontier.append(cell)
     return distances

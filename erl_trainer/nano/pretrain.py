@@ -36,11 +36,13 @@ Draw = Callable[[np.random.Generator], list[Part]]
 SOURCES: Mapping[str, Mapping[str, Draw]] = {
     "frozenlake": {
         "turn": partial(games.acting, "frozenlake", turns=1),
+        "drill": partial(games.drilling, "frozenlake"),
         "act": partial(games.acting, "frozenlake"),
         "reflect": partial(games.reflecting, "frozenlake"),
     },
     "sokoban": {
         "turn": partial(games.acting, "sokoban", turns=1),
+        "drill": partial(games.drilling, "sokoban"),
         "act": partial(games.acting, "sokoban"),
         "reflect": partial(games.reflecting, "sokoban"),
     },
@@ -48,8 +50,8 @@ SOURCES: Mapping[str, Mapping[str, Draw]] = {
 }
 """Environment → source → how an example is drawn."""
 
-FIRST = {"turn": 0.5, "act": 0.5}
-THEN = {"turn": 0.1, "act": 0.5, "reflect": 0.4}
+FIRST = {"turn": 0.35, "drill": 0.3, "act": 0.35}
+THEN = {"turn": 0.05, "drill": 0.2, "act": 0.3, "reflect": 0.45}
 """Each source's share of the steps, at first and once playing is learnt."""
 
 
@@ -62,7 +64,9 @@ class Recipe:
         hidden: Width.
         layers: Depth.
         heads: Attention heads.
-        steps: Optimizer steps.
+        steps: Optimizer steps, after the lead.
+        lead: Steps in which another game starts as Sokoban does: what finds a symbol on a board
+            comes about there four times sooner than in FrozenLake, and then serves both.
         playing: First steps, in which only playing is learnt, half of them from single turns:
             where things are must be told before anything else makes sense.
         tokens: Of a step.
@@ -77,8 +81,9 @@ class Recipe:
     hidden: int = 128
     layers: int = 4
     heads: int = 4
-    steps: int = 8000
-    playing: int = 2000
+    steps: int = 4000
+    lead: int = 0
+    playing: int = 1000
     tokens: int = 4096
     lr: float = 3e-3
     warmup: int = 100
@@ -164,8 +169,8 @@ def collate(examples: Sequence[Example], length: int, rows: int, shown: float, r
 def draw_batch(recipe: Recipe, tokenizer: Any, step: int) -> tuple[str, Batch]:
     """The batch of a step: one source's examples of about the same length, and its name."""
     rng = np.random.default_rng([recipe.seed, step])
-    sources = SOURCES[recipe.env]
-    mixture = FIRST if step < recipe.playing else THEN
+    sources = SOURCES["sokoban" if step < recipe.lead else recipe.env]
+    mixture = FIRST if own_step(recipe, step) < recipe.playing else THEN
     names = [name for name in mixture if name in sources]
     shares = np.array([mixture[name] for name in names])
     name = names[int(rng.choice(len(names), p=shares / shares.sum()))]
@@ -190,8 +195,14 @@ def loss_of(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     return (losses_P * batch.weight_P).sum(), losses_P.detach()
 
 
+def own_step(recipe: Recipe, step: int) -> int:
+    """The step counted from where the lead, or the environment's own part, began."""
+    return step if step < recipe.lead else step - recipe.lead
+
+
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Warm-up, then a cosine to a tenth of the peak."""
+    """Warm-up, then a cosine to a tenth of the peak; anew after the lead."""
+    step = own_step(recipe, step)
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
     done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
@@ -214,7 +225,8 @@ def pretrain(recipe: Recipe, tokenizer: Any, out: Path) -> Any:
     compute = torch.compile(loss_of, dynamic=False) if recipe.compiled else loss_of
     seen: dict[str, list[float]] = {}
     began = time.perf_counter()
-    for step in range(first, recipe.steps):
+    last = recipe.lead + recipe.steps
+    for step in range(first, last):
         with torch.no_grad():
             torch._foreach_copy_(fast_weights, weights)
         name, batch = draw_batch(recipe, tokenizer, step)
@@ -236,7 +248,7 @@ def pretrain(recipe: Recipe, tokenizer: Any, out: Path) -> Any:
             told = {"env": recipe.env, "step": step + 1, **line, "tokens_per_s": int(rate)}
             print(json.dumps(told), flush=True)
             seen.clear()
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == last:
             _save(model, optimizer, recipe, tokenizer, step + 1, out)
     return model
 
