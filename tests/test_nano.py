@@ -127,7 +127,7 @@ def test_what_a_player_says_first() -> None:
     assert games.board_rows("Up changed nothing.\n D1,1 \t A1,2 \t") == [["D", "A"]]
     rows = games.board_rows(" D \t C \t\n A \t B \t")
     symbols = {"player": "A", "goal": "B", "hole": "C", "frozen": "D"}
-    assert games.reason("frozenlake", rows, symbols) == "A 2 1 B 2 2 D | | B"
+    assert games.reason("frozenlake", rows, symbols) == "A 2 1 B 2 2 D1,1 | | B2,2"
     room = games.board_rows(" E \t E \t E \t\n E \t a \t B \t\n E \t D \t E \t")
     names = {
         "player": "A", "player_on_goal": "a", "box": "B", "box_on_goal": "b", "goal": "C",

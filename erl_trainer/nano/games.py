@@ -104,7 +104,7 @@ def _find(rows: Rows, symbols: Sequence[str]) -> tuple[str, int, int]:
 def reason(game: Game, rows: Rows, symbols: Mapping[str, str]) -> str:
     """Where things are: `A 1 2 C 4 4`, rows and columns from 1.
 
-    In FrozenLake what lies above, below, left and right of the player follows.
+    In FrozenLake the cells above, below, left and right of the player follow.
     """
     if game == "frozenlake":
         seen = [_find(rows, [symbols["player"]]), _find(rows, [symbols["goal"]])]
@@ -122,7 +122,8 @@ def reason(game: Game, rows: Rows, symbols: Mapping[str, str]) -> str:
 
 
 def _cell(rows: Rows, r: int, c: int) -> str:
-    return rows[r][c] if 0 <= r < len(rows) and 0 <= c < len(rows[r]) else EDGE
+    inside = 0 <= r < len(rows) and 0 <= c < len(rows[r])
+    return f"{rows[r][c]}{r + 1},{c + 1}" if inside else EDGE
 
 
 def guess(game: Game, rows: Rows, rng: np.random.Generator) -> dict[str, str]:
