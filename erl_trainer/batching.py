@@ -133,3 +133,8 @@ def pad(
         torch.tensor(at, dtype=torch.long, device=device),
         torch.tensor(target, dtype=torch.long, device=device),
     )
+
+
+def pad_id(tokenizer: Any) -> int:
+    """The token id that fills up rows; any will do, for no loss falls on it."""
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)

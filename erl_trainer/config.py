@@ -164,6 +164,8 @@ class Config:
         for name in ("minibatches", "token_budget", "logit_chunk", "concurrency", "constant"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.temperature <= 0 or self.reflect_temperature <= 0:
+            raise ValueError("training samples: its temperatures must be above 0")
         if self.group_size == 1 and self.second_attempt == "none" and self.advantage != "raft":
             raise ValueError(
                 "GRPO with group_size 1 has nothing to compare an attempt with; "

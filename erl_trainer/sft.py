@@ -10,7 +10,6 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -22,6 +21,7 @@ from erl_envs.policies.base import Conversation
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.transformers import Transformers
 from erl_envs.records import read_episodes
+from erl_trainer.batching import pad_id
 from erl_trainer.checkpoint import save_model
 from erl_trainer.config import Config
 from erl_trainer.learner import Learner
@@ -102,11 +102,6 @@ def encode(messages: Sequence[Message], chat: ChatTokens) -> tuple[list[int], li
             conversation.add_sampled(ids, [0.0] * len(ids))
         conversation.messages.append(message)
     return conversation.ids, conversation.sampled
-
-
-def pad_id(tokenizer: Any) -> int:
-    """The id that fills up rows; any will do, for no loss falls on it."""
-    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
 
 
 def fit(

@@ -22,6 +22,7 @@ from erl_envs.policies.base import Sampling
 from erl_envs.rollout import EnvPool, Job, Player, Role
 from erl_trainer import checkpoint
 from erl_trainer.actor import Actor
+from erl_trainer.batching import pad_id
 from erl_trainer.config import Config, to_json
 from erl_trainer.erl import Step, Trial, collect
 from erl_trainer.learner import Learner, NotFinite
@@ -75,7 +76,7 @@ class Run:
         self.train_tasks = tasks.load(config.env, config.train_split, **config.options)
         held_out = tasks.load(config.env, config.eval_split, **config.options)
         self.eval_tasks = held_out[: config.eval_tasks or None]
-        self.learner = Learner(model, config, tokenizer.pad_token_id)
+        self.learner = Learner(model, config, pad_id(tokenizer))
         self.sampler = load_sampler(config, self.learner.model, tokenizer, folder)
         self.memory = load_memory(config.memory)
         pool = EnvPool(options)
