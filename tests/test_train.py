@@ -140,7 +140,7 @@ def test_killed_between_checkpoints_it_goes_on_from_the_last(
         (["-o", "colour=red"], "frozenlake has no option 'colour'; valid options: rules"),
         (["--model", "/no/such/model"], "cannot load the model '/no/such/model': no such folder"),
         (["--max-tokens", "400"], "reads 2048 tokens; frozenlake with these options needs about"),
-        (["--reflector", "random2"], "no policy 'random2'; valid: random"),
+        (["--reflector", "random2"], "no policy 'random2'; valid: nano, random"),
     ],
 )
 def test_bad_input_is_told_in_one_line(
@@ -210,8 +210,11 @@ def test_a_loss_that_is_not_finite_stops_and_saves(
     out = tmp_path / "run"
     update = Learner.update
 
+    calls: list[int] = []
+
     def fail(self: Learner, samples: Sequence[Any]) -> Any:
-        if self.updates == 1:
+        calls.append(self.updates)
+        if len(calls) == 2:
             raise NotFinite("loss is nan in the micro-batch of tasks a, b (policy)")
         return update(self, samples)
 
