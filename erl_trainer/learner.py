@@ -17,7 +17,7 @@ from erl_envs.extras import missing_extra
 from erl_envs.policies.local import context_length
 from erl_trainer.batching import MicroBatch, collate, micro_batches
 from erl_trainer.config import Config
-from erl_trainer.forward import Scorer, bare
+from erl_trainer.forward import Scorer, bare, logprobs
 from erl_trainer.objective import Objective, Old, Size
 from erl_trainer.optimizer import MasterAdamW
 from erl_trainer.processes import gather, rank_and_size
@@ -64,10 +64,8 @@ class Learner:
 
         Raises:
             ValueError: The model cannot be trained: its logits are not its head's, or PEFT is
-                missing for LoRA. Or the temperature is not above 0.
+                missing for LoRA.
         """
-        if config.temperature <= 0:
-            raise ValueError(f"training needs a temperature above 0, got {config.temperature}")
         if accelerator is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import Accelerator
 
@@ -123,6 +121,19 @@ class Learner:
             ]
             steps = [self._step(plan, old) for plan, old in zip(plans, olds, strict=True)]
         return _merge(steps)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def log_probs(self, ids: Sequence[int]) -> list[float]:
+        """The model's log-probability (nats) of each id but the first, after those before.
+
+        Every process must call it: a sharded model computes only when all do.
+        """
+        ids_T = torch.tensor(ids, device=self._device)
+        at_N = torch.arange(len(ids) - 1, device=self._device)
+        ids_BT = ids_T[None]
+        logp_N, _ = self._scorer(ids_BT, torch.ones_like(ids_BT), at_N, logprobs, ids_T[1:])
+        found: list[float] = logp_N.tolist()
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Trained weights, the optimizer's state and the number of updates; live, as torch's."""

@@ -77,7 +77,9 @@ class Run:
         held_out = tasks.load(config.env, config.eval_split, **config.options)
         self.eval_tasks = held_out[: config.eval_tasks or None]
         self.learner = Learner(model, config, pad_id(tokenizer))
-        self.sampler = load_sampler(config, self.learner.model, tokenizer, folder)
+        self.sampler = load_sampler(
+            config, self.learner.model, tokenizer, folder, self.learner.log_probs
+        )
         self.memory = load_memory(config.memory)
         pool = EnvPool(options)
         attempts = Sampling(config.temperature, config.top_p, 0, config.max_tokens)
@@ -145,7 +147,7 @@ class Run:
             self.totals["tokens/trained"] += learnt["tokens"]
             self.totals["updates"] += learnt["updates"]
         self.sampler.sync(self.learner.model)
-        gap = verify(self.sampler, self.learner.model)
+        gap = verify(self.sampler, self.learner.model, self.learner.log_probs)
         trained = time.perf_counter() - began
         self.memory.store(gather(collected.lessons))
         self.step += 1

@@ -454,11 +454,6 @@ def test_malformed_samples_are_refused(change: dict[str, Any], said: str) -> Non
         Learner(model(), Config(), pad_id=0).update([bad])
 
 
-def test_greedy_sampling_cannot_train() -> None:
-    with pytest.raises(ValueError, match="temperature above 0"):
-        Learner(model(), Config(temperature=0.0), pad_id=0)
-
-
 def test_models_whose_logits_are_not_their_heads_are_refused() -> None:
     from transformers import Gemma2Config, Gemma2ForCausalLM
 

@@ -136,6 +136,7 @@ def test_killed_between_checkpoints_it_goes_on_from_the_last(
         (["--steps", "many"], "bad value 'many' for steps; valid: int"),
         (["--algo", "grpo", "--group-size", "1"], "GRPO with group_size 1 has nothing to compare"),
         (["--memory", "all"], "bad value 'all' for memory; valid: 'none', 'last', 'retrieval'"),
+        (["--temperature", "0"], "training samples: its temperatures must be above 0"),
         (["--eval-split", "tset"], "frozenlake has no split 'tset'; valid: train, test"),
         (["-o", "colour=red"], "frozenlake has no option 'colour'; valid options: rules"),
         (["--model", "/no/such/model"], "cannot load the model '/no/such/model': no such folder"),

@@ -51,7 +51,7 @@ SOURCES: Mapping[str, Mapping[str, Draw]] = {
 """Environment → source → how an example is drawn."""
 
 FIRST = {"turn": 0.3, "drill": 0.4, "act": 0.3}
-THEN = {"turn": 0.05, "drill": 0.35, "act": 0.25, "reflect": 0.35}
+THEN = {"turn": 0.3, "drill": 0.15, "act": 0.25, "reflect": 0.3}
 """Each source's share of the steps, at first and once playing is learnt."""
 
 
