@@ -179,6 +179,18 @@ def test_a_reflection_is_learnt_from_a_failure_and_tells_the_truth(game: games.G
         assert player in text.split("This was learnt about")[0]
 
 
+def test_a_reflector_cites_what_moved_and_what_was_left() -> None:
+    symbols = {"player": "A", "goal": "B", "hole": "C", "frozen": "D", "player_in_hole": "X"}
+    boards = [[list("AD"), list("CB")], [list("DA"), list("CB")], [list("DA"), list("CB")]]
+    assert games.evidence(boards, symbols) == "player A1,2 floor D1,1"
+    assert games.evidence(boards[1:], symbols) == ""
+    fallen = [[list("AD"), list("CB")], [list("DD"), list("XB")]]
+    assert games.evidence(fallen, symbols) == "hole C2,1"
+    room = {"player": "A", "box": "B", "goal": "C", "floor": "D", "wall": "E"}
+    pushed = [[list("ABDC")], [list("DABC")]]
+    assert games.evidence(pushed, room) == "player A1,2 floor D1,1 box B1,3"
+
+
 @pytest.mark.parametrize("game", GAMES)
 def test_who_is_told_nothing_learns_all_four_actions(game: games.Game) -> None:
     random = rng(4)

@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/nano"), help="folder; an unfinished one is gone on")
     add("--env", action="append", help="an environment's model; all unless given")
-    add("--steps", type=int, default=4000)
+    add("--steps", type=int, default=9000)
     add("--seed", type=int, default=0)
     add("--no-compile", action="store_true", help="there is no C++ compiler")
     add("--check", type=Path, metavar="MODELS", help="only measure the models in this folder")

@@ -6,6 +6,7 @@ test splits. A player says where the things are (symbol, row, column) before it 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -135,6 +136,30 @@ def guess(game: Game, rows: Rows, rng: np.random.Generator) -> dict[str, str]:
     return {"player_on_goal": named["player"], "box_on_goal": "", **named}
 
 
+def evidence(boards: Sequence[Rows], symbols: Mapping[str, str]) -> str:
+    """The cells that show what is what, as a reflector cites them: `player A3,4 floor D2,4`.
+
+    Who moved, what was left behind, a box that was pushed, a hole that was fallen into; the last
+    of each.
+    """
+    cited: dict[str, str] = {}
+    for before, after in itertools.pairwise(boards):
+        _, r, c = _find(before, [symbols["player"]])
+        _, to_r, to_c = _find(after, [symbols["player"]])
+        if r >= 0 and to_r >= 0 and (r, c) != (to_r, to_c):
+            cited |= {"player": _cell(after, to_r, to_c), "floor": _cell(after, r, c)}
+        if "box" in symbols:
+            _, r, c = _find(before, [symbols["box"]])
+            _, to_r, to_c = _find(after, [symbols["box"]])
+            if r >= 0 and to_r >= 0 and (r, c) != (to_r, to_c):
+                cited["box"] = _cell(after, to_r, to_c)
+        else:
+            _, r, c = _find(after, [symbols["player_in_hole"]])
+            if r >= 0:
+                cited["hole"] = _cell(before, r, c)
+    return " ".join(f"{role} {cell}" for role, cell in cited.items())
+
+
 # Conversations
 
 
@@ -256,8 +281,10 @@ def reflecting(game: Game, rng: np.random.Generator) -> list[Part]:
         known = symbols if rng.random() < 0.6 else _muddle(game, symbols, rng)
         memory = make(game, known).rules_text()
     system, user = reflection_messages(env, attempt, memory)
-    parts = told(system) + told(user, SHOWN)
-    return parts + said(Part(f"<prompt>{env.rules_text()}</prompt>", LEARN))
+    boards = [board_rows(m["content"]) for m in attempt.messages if m["role"] == "user"]
+    thought = evidence(boards, symbols)
+    rulebook = f"<prompt>{env.rules_text()}</prompt>"
+    return told(system) + told(user, SHOWN) + said(Part(thought, LEARN), Part(rulebook, LEARN))
 
 
 def _muddle(game: Game, symbols: Mapping[str, str], rng: np.random.Generator) -> dict[str, str]:

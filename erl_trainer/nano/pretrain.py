@@ -51,7 +51,7 @@ SOURCES: Mapping[str, Mapping[str, Draw]] = {
 """Environment → source → how an example is drawn."""
 
 FIRST = {"turn": 0.3, "drill": 0.4, "act": 0.3}
-THEN = {"turn": 0.3, "drill": 0.15, "act": 0.25, "reflect": 0.3}
+THEN = {"turn": 0.15, "drill": 0.1, "act": 0.3, "reflect": 0.45}
 """Each source's share of the steps, at first and once playing is learnt."""
 
 
@@ -81,7 +81,7 @@ class Recipe:
     hidden: int = 128
     layers: int = 4
     heads: int = 4
-    steps: int = 4000
+    steps: int = 9000
     lead: int = 0
     playing: int = 1000
     tokens: int = 4096
