@@ -15,11 +15,11 @@ from erl_envs.grid import split_of
 from erl_envs.policies.base import Conversation
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.reflection import second_prompt
-from erl_trainer.nano import games, pretrain, tokenizer
+from erl_trainer.nano import boards, games, pretrain, tokenizer
 from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, encode, said, told
 from erl_trainer.nano.guide import Guide
 
-GAMES: tuple[games.Game, ...] = ("frozenlake", "sokoban")
+GAMES: tuple[boards.Game, ...] = ("frozenlake", "sokoban")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_a_board_cell_is_a_token(words: Any) -> None:
 
 
 @pytest.mark.parametrize("game", GAMES)
-def test_the_papers_deal_is_held_out_and_letters_differ(game: games.Game) -> None:
+def test_the_papers_deal_is_held_out_and_letters_differ(game: boards.Game) -> None:
     random = rng(0)
     for _ in range(300):
         symbols = games.deal(game, random)
@@ -85,16 +85,16 @@ def test_a_deal_that_is_the_papers_is_dealt_again() -> None:
 
 
 @pytest.mark.parametrize("game", GAMES)
-def test_no_test_board_is_drawn(game: games.Game) -> None:
+def test_no_test_board_is_drawn(game: boards.Game) -> None:
     random = rng(1)
     drawn = [games.draw_task(game, random) for _ in range(300)]
-    boards = [task.params.get("layout") or "".join(task.params["desc"]) for task in drawn]
-    assert all(split_of(board) != "test" for board in boards)
-    assert len({str(board) for board in boards}) > 100
+    drawn_boards = [task.params.get("layout") or "".join(task.params["desc"]) for task in drawn]
+    assert all(split_of(board) != "test" for board in drawn_boards)
+    assert len({str(board) for board in drawn_boards}) > 100
 
 
 @pytest.mark.parametrize("game", GAMES)
-def test_the_guide_walks_a_shortest_way(game: games.Game) -> None:
+def test_the_guide_walks_a_shortest_way(game: boards.Game) -> None:
     env = erl_envs.make(game)
     for task in tasks.load(game, "small-test")[:40]:
         if "seed" in task.params:
@@ -124,21 +124,21 @@ def test_the_guide_takes_the_first_of_equal_actions_and_knows_a_lost_room() -> N
 
 
 def test_what_a_player_says_first() -> None:
-    assert games.board_rows("Up changed nothing.\n D1,1 \t A1,2 \t") == [["D", "A"]]
-    rows = games.board_rows(" D \t C \t\n A \t B \t")
+    assert boards.board_rows("Up changed nothing.\n D1,1 \t A1,2 \t") == [["D", "A"]]
+    rows = boards.board_rows(" D \t C \t\n A \t B \t")
     symbols = {"player": "A", "goal": "B", "hole": "C", "frozen": "D"}
-    assert games.reason("frozenlake", rows, symbols) == "A 2 1 B 2 2 D1,1 | | B2,2"
-    room = games.board_rows(" E \t E \t E \t\n E \t a \t B \t\n E \t D \t E \t")
+    assert boards.reason("frozenlake", rows, symbols) == "A 2 1 B 2 2 D1,1 | | B2,2"
+    room = boards.board_rows(" E \t E \t E \t\n E \t a \t B \t\n E \t D \t E \t")
     names = {
         "player": "A", "player_on_goal": "a", "box": "B", "box_on_goal": "b", "goal": "C",
         "floor": "D", "wall": "E",
     }  # fmt: skip
     # who stands on the goal is seen as such, and the goal is where he stands
-    assert games.reason("sokoban", room, names) == "a 2 2 B 2 3 a 2 2"
+    assert boards.reason("sokoban", room, names) == "a 2 2 B 2 3 a 2 2"
 
 
 @pytest.mark.parametrize("game", GAMES)
-def test_the_corpus_is_tokens_as_a_policy_samples_them(game: games.Game, words: Any) -> None:
+def test_the_corpus_is_tokens_as_a_policy_samples_them(game: boards.Game, words: Any) -> None:
     """Ids of a conversation in one piece are those of `ChatTokens`, turn by turn."""
     random = rng(2)
     symbols = games.deal(game, random)
@@ -165,7 +165,7 @@ def test_the_corpus_is_tokens_as_a_policy_samples_them(game: games.Game, words: 
 
 
 @pytest.mark.parametrize("game", GAMES)
-def test_a_reflection_is_learnt_from_a_failure_and_tells_the_truth(game: games.Game) -> None:
+def test_a_reflection_is_learnt_from_a_failure_and_tells_the_truth(game: boards.Game) -> None:
     random = rng(3)
     for _ in range(5):
         parts = games.reflecting(game, random)
@@ -181,18 +181,18 @@ def test_a_reflection_is_learnt_from_a_failure_and_tells_the_truth(game: games.G
 
 def test_a_reflector_cites_what_moved_and_what_was_left() -> None:
     symbols = {"player": "A", "goal": "B", "hole": "C", "frozen": "D", "player_in_hole": "X"}
-    boards = [[list("AD"), list("CB")], [list("DA"), list("CB")], [list("DA"), list("CB")]]
-    assert games.evidence(boards, symbols) == "player A1,2 floor D1,1"
-    assert games.evidence(boards[1:], symbols) == ""
+    seen = [[list("AD"), list("CB")], [list("DA"), list("CB")], [list("DA"), list("CB")]]
+    assert boards.evidence(seen, symbols) == "player A1,2 floor D1,1"
+    assert boards.evidence(seen[1:], symbols) == ""
     fallen = [[list("AD"), list("CB")], [list("DD"), list("XB")]]
-    assert games.evidence(fallen, symbols) == "hole C2,1"
+    assert boards.evidence(fallen, symbols) == "hole C2,1"
     room = {"player": "A", "box": "B", "goal": "C", "floor": "D", "wall": "E"}
     pushed = [[list("ABDC")], [list("DABC")]]
-    assert games.evidence(pushed, room) == "player A1,2 floor D1,1 box B1,3"
+    assert boards.evidence(pushed, room) == "player A1,2 floor D1,1 box B1,3"
 
 
 @pytest.mark.parametrize("game", GAMES)
-def test_who_is_told_nothing_learns_all_four_actions(game: games.Game) -> None:
+def test_who_is_told_nothing_learns_all_four_actions(game: boards.Game) -> None:
     random = rng(4)
     env = games.make(game, games.deal(game, random))
     said_: list[str] = []
@@ -228,7 +228,7 @@ def test_a_step_of_pretraining_is_a_function_of_seed_and_step(words: Any) -> Non
     assert torch.equal(one[1].ids_BT, same[1].ids_BT)
     assert not torch.equal(one[1].ids_BT, other[1].ids_BT)
     drawn = [{pretrain.draw_batch(recipe, words, at + n)[0] for n in range(60)} for at in (0, 1000)]
-    assert drawn == [{"turn", "drill", "act"}, {"turn", "drill", "act", "reflect"}]
+    assert drawn == [{"turn", "drill", "act"}, {*pretrain.THEN}]
 
 
 def test_a_lead_starts_as_sokoban_and_the_own_part_anew(words: Any) -> None:

@@ -38,12 +38,14 @@ SOURCES: Mapping[str, Mapping[str, Draw]] = {
         "turn": partial(games.acting, "frozenlake", turns=1),
         "drill": partial(games.drilling, "frozenlake"),
         "act": partial(games.acting, "frozenlake"),
+        "glance": partial(games.reflecting, "frozenlake", lengths=(1, 2)),
         "reflect": partial(games.reflecting, "frozenlake"),
     },
     "sokoban": {
         "turn": partial(games.acting, "sokoban", turns=1),
         "drill": partial(games.drilling, "sokoban"),
         "act": partial(games.acting, "sokoban"),
+        "glance": partial(games.reflecting, "sokoban", lengths=(1, 2)),
         "reflect": partial(games.reflecting, "sokoban"),
     },
     "hotpotqa": {"act": questions.acting, "reflect": questions.reflecting},
@@ -51,7 +53,7 @@ SOURCES: Mapping[str, Mapping[str, Draw]] = {
 """Environment → source → how an example is drawn."""
 
 FIRST = {"turn": 0.3, "drill": 0.4, "act": 0.3}
-THEN = {"turn": 0.15, "drill": 0.1, "act": 0.3, "reflect": 0.45}
+THEN = {"turn": 0.15, "drill": 0.1, "act": 0.2, "glance": 0.4, "reflect": 0.15}
 """Each source's share of the steps, at first and once playing is learnt."""
 
 

@@ -1,0 +1,89 @@
+"""What nano's players say of a board: where things are, and what shows which is which."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from erl_envs.grid import DIRECTIONS
+
+Game = Literal["frozenlake", "sokoban"]
+Rows = list[list[str]]
+
+EDGE = "|"
+"""What a FrozenLake player sees beside the board."""
+
+
+def board_rows(observation: str) -> Rows:
+    """The board's symbols in an observation; their coordinates are left out."""
+    lines = [line for line in observation.split("\n") if "\t" in line]
+    return [[cell[0] for cell in line.split()] for line in lines]
+
+
+def _find(rows: Rows, symbols: Sequence[str]) -> tuple[str, int, int]:
+    for symbol in symbols:
+        for r, row in enumerate(rows):
+            if symbol in row:
+                return symbol, r, row.index(symbol)
+    return symbols[0], -1, -1
+
+
+def reason(game: Game, rows: Rows, symbols: Mapping[str, str]) -> str:
+    """Where things are: `A 1 2 C 4 4`, rows and columns from 1.
+
+    In FrozenLake the cells above, below, left and right of the player follow.
+    """
+    if game == "frozenlake":
+        seen = [_find(rows, [symbols["player"]]), _find(rows, [symbols["goal"]])]
+    else:
+        seen = [
+            _find(rows, [symbols["player"], symbols["player_on_goal"]]),
+            _find(rows, [symbols["box"], symbols["box_on_goal"]]),
+            _find(rows, [symbols["goal"], symbols["player_on_goal"]]),
+        ]
+    words = [f"{symbol} {r + 1} {c + 1}" for symbol, r, c in seen]
+    if game == "frozenlake":
+        _, r, c = seen[0]
+        words += [_cell(rows, r + dr, c + dc) for dr, dc in DIRECTIONS.values()]
+    return " ".join(words)
+
+
+def _cell(rows: Rows, r: int, c: int) -> str:
+    inside = 0 <= r < len(rows) and 0 <= c < len(rows[r])
+    return f"{rows[r][c]}{r + 1},{c + 1}" if inside else EDGE
+
+
+def guess(game: Game, rows: Rows, rng: np.random.Generator) -> dict[str, str]:
+    """Symbols on the board for the roles that `reason` asks for, at random."""
+    present = sorted({symbol for row in rows for symbol in row})
+    roles = ("player", "goal") if game == "frozenlake" else ("player", "box", "goal")
+    dealt = [present[i] for i in rng.permutation(len(present))]
+    named = {role: dealt[i % len(dealt)] for i, role in enumerate(roles)}
+    return {"player_on_goal": named["player"], "box_on_goal": "", **named}
+
+
+def evidence(boards: Sequence[Rows], symbols: Mapping[str, str]) -> str:
+    """The cells that show what is what, as a reflector cites them: `player A3,4 floor D2,4`.
+
+    Who moved, what was left behind, a box that was pushed, a hole that was fallen into; the last
+    of each.
+    """
+    cited: dict[str, str] = {}
+    for before, after in itertools.pairwise(boards):
+        _, r, c = _find(before, [symbols["player"]])
+        _, to_r, to_c = _find(after, [symbols["player"]])
+        if r >= 0 and to_r >= 0 and (r, c) != (to_r, to_c):
+            cited |= {"player": _cell(after, to_r, to_c), "floor": _cell(after, r, c)}
+        if "box" in symbols:
+            _, r, c = _find(before, [symbols["box"]])
+            _, to_r, to_c = _find(after, [symbols["box"]])
+            if r >= 0 and to_r >= 0 and (r, c) != (to_r, to_c):
+                cited["box"] = _cell(after, to_r, to_c)
+        else:
+            _, r, c = _find(after, [symbols["player_in_hole"]])
+            if r >= 0:
+                cited["hole"] = _cell(before, r, c)
+    return " ".join(f"{role} {cell}" for role, cell in cited.items())
