@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import os
+import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
