@@ -32,8 +32,8 @@ class GridOptions(Options):
     Attributes:
         symbols: `opaque` (the paper's letters), `canonical` (the usual ones), `random` (the opaque
             ones permuted, drawn from the task's content), or a mapping from role to character.
-        coordinates: Show each cell's row and column behind its symbol (`A2,3`), for models that
-            cannot count.
+        coordinates: Show each cell's row and column behind its symbol (`A2,3`), and name places
+            so in feedback, for models that cannot count.
     """
 
     symbols: Literal["opaque", "canonical", "random"] | Mapping[str, str] = "opaque"
@@ -116,9 +116,10 @@ def _actions_to(state: State, came_from: Mapping[State, tuple[State, str] | None
     return path[::-1]
 
 
-def place(cell: int, width: int) -> str:
-    """A cell in words, counted from 1 at the top left."""
-    return f"row {cell // width + 1}, column {cell % width + 1}"
+def place(cell: int, width: int, coordinates: bool = False) -> str:
+    """A cell in words, counted from 1 at the top left; or as boards with coordinates show it."""
+    row, column = cell // width + 1, cell % width + 1
+    return f"{row},{column}" if coordinates else f"row {row}, column {column}"
 
 
 def split_of(board: object) -> str:

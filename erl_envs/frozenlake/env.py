@@ -110,7 +110,7 @@ class FrozenLake(GridEnv):
         self._player = end
         self.board.put(start, self.symbols["frozen"])
         cell = self._cells[end]
-        at = place(end, self.width)
+        at = place(end, self.width, self.options.coordinates)
         if cell == "G":
             self.board.put(end, self.symbols["player_on_goal"])
             return Step(f"{way}: the player reached the goal at {at}.", True, 1.0, "solved")

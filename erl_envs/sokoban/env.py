@@ -115,16 +115,14 @@ class Sokoban(GridEnv):
         self._state = after
         for cell in (before.player, after.player):
             self.board.put(cell, self._symbol(cell))
-        at = place(after.player, room.width)
+        at = self._place(after.player)
         if after.boxes == before.boxes:
             return Step(f"{action}: the player moved to {at}.")
         box = after.player + delta
         self.board.put(box, self._symbol(box))
         onto = " onto a goal" if box in room.goals else ""
         off = " off a goal" if after.player in room.goals else ""
-        note = (
-            f"{action}: the player pushed a box{off} from {at} to {place(box, room.width)}{onto}."
-        )
+        note = f"{action}: the player pushed a box{off} from {at} to {self._place(box)}{onto}."
         if solved(room, after.boxes):
             return Step(f"{note} Every box is on a goal.", True, 1.0, "solved")
         return Step(note)
@@ -145,6 +143,9 @@ class Sokoban(GridEnv):
         chance = solver.random_value(self._room, self._state, self.max_turns)
         return replace(super().reference(), random=chance)
 
+    def _place(self, cell: int) -> str:
+        return place(cell, self._room.width, self.options.coordinates)
+
     def _symbol(self, cell: int) -> str:
         room, state = self._room, self._state
         on_goal = cell in room.goals
@@ -160,7 +161,7 @@ class Sokoban(GridEnv):
         if cell not in self._room.floor:
             return f"{action}: a wall is there, so nothing changed."
         behind = "a wall" if cell + delta not in self._room.floor else "another box"
-        at = place(cell, self._room.width)
+        at = self._place(cell)
         return f"{action}: the box at {at} has {behind} behind it, so nothing changed."
 
     @classmethod

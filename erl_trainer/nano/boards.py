@@ -32,9 +32,9 @@ def _find(rows: Rows, symbols: Sequence[str]) -> tuple[str, int, int]:
 
 
 def reason(game: Game, rows: Rows, symbols: Mapping[str, str]) -> str:
-    """Where things are: `A 1 2 C 4 4`, rows and columns from 1.
+    """Where things are: `A 1,2 C 4,4`, rows and columns from 1.
 
-    In FrozenLake the cells above, below, left and right of the player follow.
+    In FrozenLake what lies above, below, left and right of the player follows: `1,1 D`.
     """
     if game == "frozenlake":
         seen = [_find(rows, [symbols["player"]]), _find(rows, [symbols["goal"]])]
@@ -44,7 +44,7 @@ def reason(game: Game, rows: Rows, symbols: Mapping[str, str]) -> str:
             _find(rows, [symbols["box"], symbols["box_on_goal"]]),
             _find(rows, [symbols["goal"], symbols["player_on_goal"]]),
         ]
-    words = [f"{symbol} {r + 1} {c + 1}" for symbol, r, c in seen]
+    words = [f"{symbol} {r + 1},{c + 1}" for symbol, r, c in seen]
     if game == "frozenlake":
         _, r, c = seen[0]
         words += [_cell(rows, r + dr, c + dc) for dr, dc in DIRECTIONS.values()]
@@ -53,7 +53,7 @@ def reason(game: Game, rows: Rows, symbols: Mapping[str, str]) -> str:
 
 def _cell(rows: Rows, r: int, c: int) -> str:
     inside = 0 <= r < len(rows) and 0 <= c < len(rows[r])
-    return f"{rows[r][c]}{r + 1},{c + 1}" if inside else EDGE
+    return f"{r + 1},{c + 1} {rows[r][c]}" if inside else EDGE
 
 
 def guess(game: Game, rows: Rows, rng: np.random.Generator) -> dict[str, str]:
@@ -66,7 +66,7 @@ def guess(game: Game, rows: Rows, rng: np.random.Generator) -> dict[str, str]:
 
 
 def evidence(boards: Sequence[Rows], symbols: Mapping[str, str]) -> str:
-    """The cells that show what is what, as a reflector cites them: `player A3,4 floor D2,4`.
+    """The cells that show what is what, as a reflector cites them: `player 3,4 A`.
 
     Who moved, what was left behind, a box that was pushed, a hole that was fallen into; the last
     of each.

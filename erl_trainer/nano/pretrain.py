@@ -23,7 +23,7 @@ from torch import nn
 from erl_trainer.checkpoint import save_model
 from erl_trainer.nano import games, questions
 from erl_trainer.nano.examples import LEARN, SHOWN, Example, Part, encode
-from erl_trainer.nano.tokenizer import cells
+from erl_trainer.nano.tokenizer import cells, places
 
 SHAPES = (96, 192, 320, 512, 736, 896)
 """Sequence lengths; longer conversations are left out."""
@@ -134,14 +134,17 @@ def build_model(recipe: Recipe, tokenizer: Any) -> Any:
 
 
 def _compose_cells(embeddings_VD: torch.Tensor, tokenizer: Any) -> None:
-    """Start a cell's token as the sum of its parts, so that the same symbol is found anywhere.
+    """Start a place's and a cell's token as the sum of its parts: what is alike is found anywhere.
 
     A row and a column of the same number are told apart by where in the vector they are put.
     """
     ids = tokenizer.get_vocab()
+    for place in places():
+        row, column = embeddings_VD[ids[place[0]]], embeddings_VD[ids[place[2]]]
+        embeddings_VD[ids[place]] = (row.roll(1) + column.roll(2)) / 2**0.5
     for cell in cells():
-        symbol, row, column = (embeddings_VD[ids[part]] for part in (cell[0], cell[1], cell[3]))
-        embeddings_VD[ids[cell]] = (symbol + row.roll(1) + column.roll(2)) / 3**0.5
+        symbol, place = embeddings_VD[ids[cell[0]]], embeddings_VD[ids[cell[1:]]]
+        embeddings_VD[ids[cell]] = (symbol + 2**0.5 * place) / 3**0.5
 
 
 def collate(examples: Sequence[Example], length: int, rows: int, shown: float, rng: Any) -> Batch:

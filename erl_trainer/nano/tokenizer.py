@@ -49,6 +49,11 @@ _NOTES = (
     "has a wall behind it, so nothing changed.",
     "changed nothing.",
     "to row",
+    "the player moved to",
+    "the player fell into a hole at",
+    "the player reached the goal at",
+    "the player pushed a box from",
+    "the box at",
     "onto a goal.",
     "Every box is on a goal.",
     "As the boxes stand now, the puzzle can no longer be solved.",
@@ -80,8 +85,12 @@ _SPACING = (
 
 def cells() -> list[str]:
     """A token for each cell that a board with coordinates can hold: symbol, row and column."""
-    places = [f"{row},{column}" for row in range(1, 7) for column in range(1, 7)]
-    return [symbol + place for symbol in "ABCDEFGHabcdefghX√" for place in places]
+    return [symbol + place for symbol in "ABCDEFGHabcdefghX√" for place in places()]
+
+
+def places() -> list[str]:
+    """A token for each row and column."""
+    return [f"{row},{column}" for row in range(1, 7) for column in range(1, 7)]
 
 
 def phrases() -> list[str]:
@@ -130,6 +139,8 @@ def build() -> Any:
         ]
     )
     tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases() + cells()])
+    # not in the midst of a number such as 1,210
+    tokenizer.add_tokens([AddedToken(p, normalized=False, single_word=True) for p in places()])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=SPECIAL[0],
