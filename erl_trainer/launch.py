@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,12 +46,17 @@ def start(
     Raises:
         ValueError: The configuration, the folder or a checkpoint is not usable; one line.
     """
-    claim_folder(config, names, out, resume)
+    written = json.loads(json.dumps({**names, **to_json(config)}))
+    check_folder(written, out, resume)
     model, tokenizer = load_model(
         str(nano.folder(config.env)) if config.model == "nano" else config.model
     )
     check_context(config, model, tokenizer)
     run = Run(config, model.to(getattr(torch, config.dtype)), tokenizer, out)
+    if rank_and_size()[0] == 0:  # nothing is written before all of the above is known to work
+        out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(written, indent=1) + "\n"
+        (out / "config.json").write_text(text, encoding="utf-8")
     found = checkpoint.latest(out / "checkpoints") if resume else None
     if found is not None:
         run.load(checkpoint.load(found))
@@ -69,13 +75,12 @@ def start(
     return 0
 
 
-def claim_folder(config: Config, names: Mapping[str, str], out: Path, resume: bool) -> None:
-    """Write `config.json`, or compare it with the one that is there.
+def check_folder(written: Mapping[str, Any], out: Path, resume: bool) -> None:
+    """Compare a configuration with the one that a folder holds.
 
     Raises:
         ValueError: The folder holds a run and `resume` is not given, or it is another run.
     """
-    written = json.loads(json.dumps({**names, **to_json(config)}))
     path = out / "config.json"
     if path.exists():
         if not resume:
@@ -86,9 +91,6 @@ def claim_folder(config: Config, names: Mapping[str, str], out: Path, resume: bo
         differing = [k for k in sorted(written) if k not in free and held.get(k) != written[k]]
         if differing:
             raise ValueError(f"{out} holds a run with another {differing[0]}; give another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    if rank_and_size()[0] == 0:
-        path.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 
 def join_processes() -> None:

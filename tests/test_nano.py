@@ -292,3 +292,13 @@ def test_gates_measure_what_a_policy_does() -> None:
         "sokoban: second attempt 0.400, needs 0.445",
     ]
     assert "every gate passed" in gates.table([passed])
+
+
+def test_without_its_models_nano_says_how_to_build_them(tmp_path: Any, monkeypatch: Any) -> None:
+    from erl_envs.policies import load, nano
+
+    monkeypatch.setattr(nano, "FOLDER", tmp_path)
+    with pytest.raises(ValueError, match="built by: python -m erl_trainer nano --ship"):
+        load("nano")
+    with pytest.raises(ValueError, match="nano has no model for 'chess'; its models are built by"):
+        nano.folder("chess")

@@ -155,6 +155,7 @@ def test_bad_input_is_told_in_one_line(
     told = capsys.readouterr().err
     assert message in told
     assert len(told.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_field_of_a_file_is_told(

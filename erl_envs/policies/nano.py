@@ -11,6 +11,8 @@ from erl_envs.policies.transformers import Transformers, check_installed, load
 
 FOLDER = Path(__file__).parent.parent / "models" / "nano"
 
+_NONE = "its models are built by: python -m erl_trainer nano --ship erl_envs/models/nano"
+
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "frozenlake": {"prompt_style": "compact", "coordinates": True},
     "sokoban": {"prompt_style": "compact", "coordinates": True},
@@ -27,7 +29,8 @@ def folder(env: str) -> Path:
     """
     if not (FOLDER / env / "config.json").is_file():
         there = sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
-        raise ValueError(f"nano has no model for {env!r}; it plays {', '.join(there)}")
+        known = f"it plays {', '.join(there)}" if there else _NONE
+        raise ValueError(f"nano has no model for {env!r}; {known}")
     return FOLDER / env
 
 
@@ -43,9 +46,12 @@ class Nano(Policy):
         """Look the models up.
 
         Raises:
-            ValueError: torch or transformers is missing; the message says how to install them.
+            ValueError: torch, transformers or the models are missing; the message says how to get
+                them.
         """
         check_installed()
+        if not (FOLDER / "revision").is_file():
+            raise ValueError(f"nano cannot play; {_NONE}")
         self.revision = (FOLDER / "revision").read_text(encoding="utf-8").strip()
         self._models: dict[str, Transformers] = {}
 
