@@ -54,8 +54,8 @@ def _failed(second: Attempt | None) -> bool:
     return second is not None and not second.valid
 
 
-def sample_json(step: int, sample: Sample) -> dict[str, Any]:
-    """A line of `samples.jsonl`: who reads a run reads these."""
+def sample_json(step: int, sample: Sample, text: str) -> dict[str, Any]:
+    """A line of `samples.jsonl`: who reads a run reads these; `text` is what was sampled."""
     return {
         "step": step,
         "stage": sample.stage,
@@ -64,7 +64,7 @@ def sample_json(step: int, sample: Sample) -> dict[str, Any]:
         "reward": sample.reward,
         "advantage": round(sample.advantage, 4),
         "tokens": sum(sample.sampled),
-        "text": sample.text,
+        "text": text,
     }
 
 

@@ -255,7 +255,7 @@ class _Writer:
         if every and (self._run.step - 1) % every == 0:
             for sample in collected.samples:
                 text = self._run.tokenizer.decode(_answer(sample.ids, sample.sampled))
-                self._samples.write({**sample_json(self._run.step, sample), "text": text})
+                self._samples.write(sample_json(self._run.step, sample, text))
 
     def checkpoint(self) -> None:
         checkpoint.save(self._run.folder / "checkpoints", self._run.step, self._run.state())

@@ -44,7 +44,6 @@ class Sample:
         update: Which of the step's optimizer updates learns it, from 0.
         teacher_ids: Of a `match` sample, the same sampled ids after the teacher's prompts.
         teacher_sampled: For each teacher id, whether it is one of those.
-        text: The policy's last message, for people.
     """
 
     stage: Stage
@@ -58,4 +57,3 @@ class Sample:
     update: int = 0
     teacher_ids: Sequence[int] = ()
     teacher_sampled: Sequence[bool] = ()
-    text: str = ""

@@ -22,6 +22,7 @@ from torch import nn
 
 from erl_trainer.checkpoint import save_model
 from erl_trainer.nano import games, questions
+from erl_trainer.nano.boards import Game
 from erl_trainer.nano.examples import LEARN, SHOWN, Example, Part, encode
 from erl_trainer.nano.tokenizer import cells, places
 
@@ -33,21 +34,20 @@ SAVE_EVERY = 200
 
 Draw = Callable[[np.random.Generator], list[Part]]
 
+
+def _sources(game: Game) -> dict[str, Draw]:
+    return {
+        "turn": partial(games.acting, game, turns=1),
+        "drill": partial(games.drilling, game),
+        "act": partial(games.acting, game),
+        "glance": partial(games.reflecting, game, lengths=(1, 2)),
+        "reflect": partial(games.reflecting, game),
+    }
+
+
 SOURCES: Mapping[str, Mapping[str, Draw]] = {
-    "frozenlake": {
-        "turn": partial(games.acting, "frozenlake", turns=1),
-        "drill": partial(games.drilling, "frozenlake"),
-        "act": partial(games.acting, "frozenlake"),
-        "glance": partial(games.reflecting, "frozenlake", lengths=(1, 2)),
-        "reflect": partial(games.reflecting, "frozenlake"),
-    },
-    "sokoban": {
-        "turn": partial(games.acting, "sokoban", turns=1),
-        "drill": partial(games.drilling, "sokoban"),
-        "act": partial(games.acting, "sokoban"),
-        "glance": partial(games.reflecting, "sokoban", lengths=(1, 2)),
-        "reflect": partial(games.reflecting, "sokoban"),
-    },
+    "frozenlake": _sources("frozenlake"),
+    "sokoban": _sources("sokoban"),
     "hotpotqa": {"act": questions.acting, "reflect": questions.reflecting},
 }
 """Environment → source → how an example is drawn."""
