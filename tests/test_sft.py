@@ -8,25 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import untrained_nano
 
 from erl_envs.core import Attempt, Episode, Message, Reflection, Task
 from erl_envs.eval.__main__ import main as evaluate
 from erl_envs.policies.chat import ChatTokens
 from erl_trainer import sft
 from erl_trainer.__main__ import main
-from erl_trainer.nano import pretrain, tokenizer
+from erl_trainer.nano import tokenizer
 
 TASK = Task("frozenlake", {"desc": ["SG"]})
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    words = tokenizer.build()
-    recipe = pretrain.Recipe(hidden=32, layers=1, heads=1)
-    pretrain.build_model(recipe, words).save_pretrained(folder)
-    words.save_pretrained(folder)
-    return str(folder)
+    return untrained_nano(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

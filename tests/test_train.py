@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import untrained_nano
 
 from erl_envs import registry
 from erl_envs.core import EnvError, Step
@@ -19,7 +20,6 @@ from erl_trainer import checkpoint
 from erl_trainer.__main__ import main
 from erl_trainer.config import Config, configure
 from erl_trainer.learner import Learner, NotFinite
-from erl_trainer.nano import pretrain, tokenizer
 
 FAST = [
     *"--steps 4 --tasks-per-step 2 --group-size 2".split(),  # noqa: SIM905 - a command line
@@ -32,12 +32,7 @@ FAST = [
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny untrained model with nano's tokenizer."""
-    folder = tmp_path_factory.mktemp("model")
-    words = tokenizer.build()
-    recipe = pretrain.Recipe(hidden=32, layers=1, heads=1)
-    pretrain.build_model(recipe, words).save_pretrained(folder)
-    words.save_pretrained(folder)
-    return str(folder)
+    return untrained_nano(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(autouse=True)

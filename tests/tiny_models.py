@@ -120,3 +120,14 @@ def save_tiny(folder: Path, style: Style | None = "chatml", context: int = 8192)
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """Each id's own text, for lists that a person can read."""
     return [tokenizer.decode([token], skip_special_tokens=False) for token in ids]
+
+
+def untrained_nano(folder: Path) -> str:
+    """A tiny model with nano's tokenizer and random weights, saved in the folder."""
+    from erl_trainer.nano import pretrain, tokenizer
+
+    words = tokenizer.build()
+    recipe = pretrain.Recipe(hidden=32, layers=1, heads=1)
+    pretrain.build_model(recipe, words).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return str(folder)
