@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from erl_envs import registry
+from erl_envs.arguments import OK, Parser, complain
 from erl_envs.core import EnvError, Reference, Task, TextEnv, canonical_json, digest
 from erl_envs.options import build, read_pair
 
@@ -127,7 +127,7 @@ def _number(value: float | None) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m erl_envs.tasks", description=__doc__)
+    parser = Parser(prog="python -m erl_envs.tasks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="environments and their splits")
     for name, text in (
@@ -151,9 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for task in load(args.env, args.split, **_options(args)):
                 print(json.dumps(task.to_json()))
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return complain(error)
+    return OK
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -12,6 +11,7 @@ from typing import Any, get_type_hints
 
 from rich.console import Console
 
+from erl_envs.arguments import INTERRUPTED, OK, Parser, complain
 from erl_envs.eval.progress import show_progress
 from erl_envs.options import read_pair
 from erl_trainer.config import Config, configure
@@ -30,22 +30,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     if arguments[:1] in ([], ["-h"], ["--help"]):
         print(f"usage: python -m erl_trainer COMMAND …   commands: {COMMANDS}")
-        return 0
+        return OK
     if arguments[0] not in commands:
-        print(f"no command {arguments[0]!r}; valid: {COMMANDS}", file=sys.stderr)
-        return 2
+        return complain(f"no command {arguments[0]!r}; valid: {COMMANDS}")
     try:
         return commands[arguments[0]](arguments[1:])
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+        return complain(error)
     except KeyboardInterrupt:
         print("stopped; the same command with --resume goes on", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _train(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m erl_trainer train",
         description="Train a model with ERL or GRPO.",
         epilog="Every field of the configuration is an option: "

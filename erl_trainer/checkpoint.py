@@ -6,19 +6,19 @@ step (`erl_trainer.train`), so the step number stands for all generators and for
 
 from __future__ import annotations
 
-import copy
 import shutil
 from pathlib import Path
 from typing import Any
 
 from erl_envs.policies.transformers import quiet
+from erl_trainer.processes import rank_and_size
 
 KEEP = 2
 """Checkpoints that stay; older ones go."""
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write `folder/step-000020.pt`; older checkpoints but the last go.
+    """Write `folder/step-000020.pt`; older checkpoints but the last go. The first process writes.
 
     Args:
         folder: Of the checkpoints.
@@ -27,8 +27,10 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """
     import torch
 
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:06d}.pt"
+    if rank_and_size()[0] > 0:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     torch.save({"step": step, **state}, part)
     part.replace(path)
@@ -63,13 +65,21 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A model folder that every policy loads, replaced as a whole; LoRA adapters merged in."""
+    """A model folder that every policy loads, replaced as a whole; LoRA adapters merged in.
+
+    Where weights are sharded every process must call it; the first one writes.
+    """
+    from erl_trainer.forward import bare
+    from erl_trainer.sync.weights import weights
+
+    first = rank_and_size()[0] == 0
+    tensors = {name: tensor.cpu() for name, tensor in weights(model) if first}
+    if not first:
+        return
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    if hasattr(model, "merge_and_unload"):
-        model = copy.deepcopy(model).merge_and_unload()
     with quiet():
-        model.save_pretrained(part)
+        bare(model).save_pretrained(part, state_dict=tensors)
         tokenizer.save_pretrained(part)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

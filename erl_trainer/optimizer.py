@@ -9,6 +9,7 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from erl_trainer.forward import wide
+from erl_trainer.shards import like, whole, whole_for_first
 
 
 class MasterAdamW:
@@ -40,8 +41,7 @@ class MasterAdamW:
                 master.grad = grad if master.grad is None else master.grad + grad
                 weight.grad = None
         norm = get_total_norm([m.grad for m in self.masters.values() if m.grad is not None])
-        # under FSDP each process holds a shard of it
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        return float(whole(norm))
 
     def step(self, lr: float, norm: float, greatest: float) -> None:
         """Step by the gathered gradients, their norm cut from `norm` to `greatest`; clear them."""
@@ -58,9 +58,17 @@ class MasterAdamW:
             tensor.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Masters and AdamW's state; live tensors, as torch's."""
-        masters = {name: master.detach() for name, master in self.masters.items()}
-        return {"masters": masters, "adamw": self._adamw.state_dict()}
+        """Masters and AdamW's state; live tensors, as torch's.
+
+        Where weights are sharded every process must ask, and the first gets whole tensors.
+        """
+        masters = {name: whole_for_first(master) for name, master in self.masters.items()}
+        adamw = self._adamw.state_dict()
+        state = {
+            number: {name: whole_for_first(value) for name, value in values.items()}
+            for number, values in adamw["state"].items()
+        }
+        return {"masters": masters, "adamw": {**adamw, "state": state}}
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -72,9 +80,18 @@ class MasterAdamW:
         if state["masters"].keys() != self.masters.keys():
             raise ValueError("the checkpoint's weights are not those that this model trains")
         for name, master in self.masters.items():
-            master.copy_(state["masters"][name])
+            master.copy_(like(master, state["masters"][name]))
         self._publish()
-        self._adamw.load_state_dict(state["adamw"])
+        # AdamW numbers its weights in the masters' order
+        adamw = {
+            number: {
+                name: like(master, value) if value.shape == master.shape else value
+                for name, value in state["adamw"]["state"][number].items()
+            }
+            for number, master in enumerate(self.masters.values())
+            if number in state["adamw"]["state"]
+        }
+        self._adamw.load_state_dict({**state["adamw"], "state": adamw})
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _publish(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from erl_envs.arguments import Parser
 from erl_envs.core import Episode, Message
 from erl_envs.eval.progress import show_progress
 from erl_envs.policies import nano
@@ -123,7 +124,7 @@ def fit(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m erl_trainer sft",
         description="Learn a run's successful attempts under the original prompt.",
     )

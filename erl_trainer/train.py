@@ -103,13 +103,14 @@ class Run:
         self.step = 0
         self.totals: defaultdict[str, float] = defaultdict(float)
 
-    def state(self) -> dict[str, Any]:
-        """All that a checkpoint keeps."""
-        return {
+    def save(self) -> None:
+        """Write a checkpoint; every process must call it, and the first one writes."""
+        state = {
             "learner": self.learner.state_dict(),
             "memory": self.memory.state(),
             "totals": dict(self.totals),
         }
+        checkpoint.save(self.folder / "checkpoints", self.step, state)
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -180,16 +181,13 @@ class EnvFailures(RuntimeError):
     """The environment failed for more of a step's attempts than the configuration allows."""
 
 
-def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], None]) -> StopReason:
+def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
     """Train to the end, writing the folder as it goes.
 
     Args:
         run: A new one, or one that loaded a checkpoint.
         say: Tells a person a line.
         progress: Tells (steps done, steps in all).
-
-    Returns:
-        Why it ended.
 
     Raises:
         NotFinite: A loss or gradient was not finite; the state before it is saved.
@@ -210,8 +208,7 @@ def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], N
             try:
                 found, collected = run.train_step()
             except (NotFinite, EnvFailures):
-                if writer:
-                    writer.checkpoint()
+                run.save()
                 raise
             if collected.credit.groups == collected.credit.flat:
                 say(f"step {run.step}: in no group do the rewards differ")
@@ -222,17 +219,16 @@ def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], N
             if writer:
                 writer.metrics(found)
                 writer.samples(collected)
-                if run.step % cfg.checkpoint_every == 0 or run.step == cfg.steps:
-                    writer.checkpoint()
+            if run.step % cfg.checkpoint_every == 0 or run.step == cfg.steps:
+                run.save()
         progress(run.step, cfg.steps)
+        checkpoint.save_model(run.learner.model, run.tokenizer, folder / "model")
         if writer:
-            checkpoint.save_model(run.learner.model, run.tokenizer, folder / "model")
             done = {"reason": StopReason.STEPS, "step": run.step}
             (folder / "done.json").write_text(json.dumps(done) + "\n", encoding="utf-8")
     finally:
         if writer:
             writer.close()
-    return StopReason.STEPS
 
 
 class _Writer:
@@ -256,9 +252,6 @@ class _Writer:
             for sample in collected.samples:
                 text = self._run.tokenizer.decode(_answer(sample.ids, sample.sampled))
                 self._samples.write(sample_json(self._run.step, sample, text))
-
-    def checkpoint(self) -> None:
-        checkpoint.save(self._run.folder / "checkpoints", self._run.step, self._run.state())
 
     def close(self) -> None:
         self._metrics.close()

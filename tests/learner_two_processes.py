@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_models import tiny_model
+from tiny_models import tiny_model, tiny_tokenizer
 
 from erl_trainer.types import Kind, Sample, Stage
 
@@ -78,6 +78,7 @@ def sharding_accelerator() -> Any:
 
 def learn(path: Path, shard: bool) -> None:
     """Learn shares of the samples, the second process's the smaller; the first writes what came."""
+    from erl_trainer.checkpoint import load, save, save_model
     from erl_trainer.config import Config
     from erl_trainer.learner import Learner, NotFinite
     from erl_trainer.processes import gather, rank_and_size
@@ -89,7 +90,7 @@ def learn(path: Path, shard: bool) -> None:
     shares = [(SAMPLES[1:], SAMPLES[:1]), (MORE, []), ([], [])]
     metrics = [learner.update(share[rank]) for share in shares]
     weights = {
-        name: weight.full_tensor() if hasattr(weight, "full_tensor") else weight.detach()
+        name: weight.full_tensor() if hasattr(weight, "full_tensor") else weight.detach().clone()
         for name, weight in learner.model.named_parameters()
     }
     try:
@@ -98,8 +99,16 @@ def learn(path: Path, shard: bool) -> None:
     except NotFinite as error:
         fault = str(error)
     faults = gather([fault])
+    save_model(learner.model, tiny_tokenizer(), path.with_name("model"))
+    checkpoint = save(path.with_name("checkpoints"), 3, {"learner": learner.state_dict()})
+    torch.distributed.barrier()
+    resumed = Learner(model(), config, 0, sharding_accelerator() if shard else None)
+    resumed.load_state_dict(load(checkpoint)["learner"])
+    went_on = [each.update(shares[1][rank])["grad_norm"] for each in (learner, resumed)]
+    probe = [each.log_probs([5, 6, 7, 8]) for each in (learner, resumed)]
     if rank == 0:
         found = {"metrics": metrics, "weights": weights, "fault": faults}
+        found |= {"went_on": went_on, "probe": probe}
         torch.save({"wrapper": type(learner._scorer).__name__, **found}, path)
 
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = [
     {
+        "erl_envs.arguments",
         "erl_envs.records",
         "erl_envs.parsing",
         "erl_envs.prompting",
@@ -34,6 +35,7 @@ LAYERS = [
     {"erl_envs.rollout"},
     {"erl_envs.eval"},
     {"erl_trainer", "erl_trainer.types", "erl_trainer.config", "erl_trainer.processes"},
+    {"erl_trainer.shards"},
     {"erl_trainer.advantages", "erl_trainer.losses", "erl_trainer.memory"},
     {"erl_trainer.batching", "erl_trainer.forward", "erl_trainer.optimizer"},
     {"erl_trainer.objective", "erl_trainer.context"},
@@ -59,6 +61,7 @@ LEARNS = (
     "erl_trainer.nano.pretrain",
     "erl_trainer.objective",
     "erl_trainer.optimizer",
+    "erl_trainer.shards",
     "erl_trainer.sync",
 )
 """Modules that compute with tensors, and so import torch at their top."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from erl_envs.arguments import INTERRUPTED, INVALID, USAGE
 from erl_trainer import plots
 from erl_trainer.curves import bars, command, figures, results, runner, statistics
 from erl_trainer.curves.grid import Grid, Run, grid_of, read_grid, slug
@@ -468,11 +469,11 @@ class TestCommand:
     def test_failures(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "out/runs/sokoban/erl").mkdir(parents=True)
         (tmp_path / "out/runs/sokoban/erl/fail").touch()
-        assert self.run(tmp_path) == command.FAILED
+        assert self.run(tmp_path) == INVALID
         assert "failed: Sokoban, ERL, seed 0: exit code 1: no such" in capsys.readouterr().err
 
     def test_a_bad_argument(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert self.run(tmp_path, "--workers", "0") == command.USAGE
+        assert self.run(tmp_path, "--workers", "0") == USAGE
         assert capsys.readouterr().err == "error: --workers must be 1 or more, got 0\n"
 
     def test_interrupted(
@@ -482,5 +483,5 @@ class TestCommand:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(command, "run_all", interrupt)
-        assert self.run(tmp_path) == command.INTERRUPTED
+        assert self.run(tmp_path) == INTERRUPTED
         assert "the same command goes on" in capsys.readouterr().err

@@ -23,7 +23,8 @@ import torch
 from learner_two_processes import MORE, SAMPLES, model, sample
 from tiny_models import tiny_model
 
-from erl_trainer import batching, forward, learner, objective, optimizer
+from erl_envs.policies.transformers import load as load_model
+from erl_trainer import batching, checkpoint, forward, learner, objective, optimizer
 from erl_trainer.batching import micro_batches, pack, pad
 from erl_trainer.config import Config
 from erl_trainer.learner import Learner, NotFinite
@@ -538,3 +539,12 @@ def test_two_processes_learn_what_one_does(how: str, wrapper: str, tmp_path: Pat
         torch.testing.assert_close(found["weights"][name], weight.detach(), rtol=1e-6, atol=1e-8)
     # the second process's sample was bad; both said so, and nobody waits for ever
     assert found["fault"] == ["loss is inf in the micro-batch of tasks bad (imitate)"] * 2
+    saved, _ = load_model(str(tmp_path / "model"))
+    for name, weight in saved.named_parameters():
+        torch.testing.assert_close(found["weights"][name], weight.detach(), rtol=0, atol=0)
+    state = checkpoint.load(tmp_path / "checkpoints" / "step-000003.pt")["learner"]
+    alone.load_state_dict(state)  # several processes' checkpoint is one process's
+    alone.update(MORE)
+    assert found["probe"][0] == pytest.approx(alone.log_probs([5, 6, 7, 8]), rel=1e-6)
+    assert found["probe"][1] == pytest.approx(found["probe"][0], rel=1e-12)
+    assert found["went_on"][1] == pytest.approx(found["went_on"][0], rel=1e-12)

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 
 from erl_envs import policies, registry
+from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain
 from erl_envs.eval.progress import show_progress
 from erl_envs.eval.run import REFLECTION_TEMPERATURE, REFLECTION_TOP_P, Config, evaluate
 from erl_envs.eval.runfolder import RunFolder
@@ -23,22 +24,11 @@ from erl_envs.policies.openai import DEFAULT_URL
 
 DEFAULT_ENVS = "frozenlake,sokoban,hotpotqa"
 DEFAULT_POLICY = "random"
-OK, USAGE, INVALID, INTERRUPTED = 0, 2, 3, 130
-"""Exit codes: all well; a bad argument; some episodes invalid; interrupted."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the line and exit with 2."""
-        print(f"error: {message} (--help shows the arguments)", file=sys.stderr)
-        raise SystemExit(USAGE)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m erl_envs.eval",
         description="Measure a policy on the environments and write a run folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -80,14 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("--resume needs --out, the folder of the run to go on with")
         actor, reflector = _policies(args, config)
     except ValueError as error:
-        return _complain(error)
+        return complain(error)
     folder = RunFolder(args.out or Path("runs") / datetime.now().strftime("%Y-%m-%d_%H%M%S"))
     console = Console(highlight=False)
     try:
         with show_progress("episodes", bar=args.policy != "human") as progress:
             run = evaluate(config, actor, reflector, folder, args.resume, progress)
     except ValueError as error:
-        return _complain(error)
+        return complain(error)
     except KeyboardInterrupt:
         print(f"interrupted; go on with --resume --out {folder.path}", file=sys.stderr)
         return INTERRUPTED
@@ -178,11 +168,6 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
     return value
-
-
-def _complain(error: ValueError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return USAGE
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from erl_envs import retrieval
+from erl_envs.arguments import OK, Parser, complain
 from erl_envs.hotpotqa.data import open_source
 from erl_envs.retrieval.base import Corpus, RetrievalError
 from erl_envs.retrieval.server import serve
@@ -31,7 +30,7 @@ def read_corpus(source: str, part: str | None) -> Corpus:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m erl_envs.retrieval", description=__doc__)
+    parser = Parser(prog="python -m erl_envs.retrieval", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("serve", help="answer POST /retrieve")
     command.add_argument("source", help="world, file:PATH, hub:CONFIG[:PATH] or passages:PATH")
@@ -46,9 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         retriever = retrieval.load(args.retriever, corpus, model=args.model)
         serve(retriever, args.host, args.port)
     except (ValueError, RetrievalError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return complain(error)
+    return OK
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain
 from erl_trainer import plots
 from erl_trainer.curves import bars, figures
 from erl_trainer.curves.grid import Grid, read_grid
@@ -20,9 +21,6 @@ from erl_trainer.curves.tables import tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-OK, USAGE, FAILED, INTERRUPTED = 0, 2, 3, 130
-"""Exit codes: all well; a bad argument or grid; some runs failed; interrupted."""
 
 FIGURES: Mapping[str, Callable[[Results], Figure | None]] = {
     "curves_steps": lambda results: figures.learning_curves(results, figures.STEPS),
@@ -37,18 +35,9 @@ FIGURES: Mapping[str, Callable[[Results], Figure | None]] = {
 """By file name; a figure is None where the runs did not measure what it shows."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the line and exit with 2."""
-        print(f"error: {message} (--help shows the arguments)", file=sys.stderr)
-        raise SystemExit(USAGE)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m erl_trainer curves",
         description="Run a grid of environments, methods and seeds, and draw its figures.",
     )
@@ -78,8 +67,7 @@ def main(argv: Sequence[str]) -> int:
                     failures = run_all(grid.runs, folder, args.workers, show, train_command)
             draw(_results(grid, args.out), args.out)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
+        return complain(error)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it was", file=sys.stderr)
         return INTERRUPTED
@@ -89,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"failed: {run.title}: {reason}", file=sys.stderr)
     if failures:
         print("the same command tries them again; see log.txt in their folders", file=sys.stderr)
-    return FAILED if failures else OK
+    return INVALID if failures else OK
 
 
 def draw(results: Results, out: Path) -> None:

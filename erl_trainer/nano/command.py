@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from erl_envs.arguments import FAILED, OK, Parser
 from erl_envs.core import digest
 
 
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
     print(gates.table(found))
     if args.ship:
         ship(folders, envs, args.ship)
-    return 1 if any(skill.failed() for skill in found) else 0
+    return FAILED if any(skill.failed() for skill in found) else OK
 
 
 def _build(args: argparse.Namespace, envs: list[str]) -> None:
@@ -88,7 +89,7 @@ def ship(models: Sequence[Path], envs: Sequence[str], out: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m erl_trainer nano",
         description="Build the bundled models from scratch, and measure what they can do.",
     )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from erl_trainer.forward import bare
+from erl_trainer.shards import whole
 
 UNTIED = {"tie_word_embeddings": False}
 """What vLLM's configuration of a model needs on a CPU. Its kernels there keep a packed copy of the
@@ -25,17 +26,11 @@ def weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     for name, parameter in base.named_parameters(remove_duplicate=False):
         if ".lora_" in name:
             continue
-        tensor = _whole(parameter)
+        tensor = whole(parameter)
         layer, adapted, rest = name.partition(".base_layer.")
         if adapted and rest == "weight":
             module = base.get_submodule(layer)
             for adapter in module.active_adapters:
-                delta = _whole(module.get_delta_weight(adapter))
+                delta = whole(module.get_delta_weight(adapter))
                 tensor = (tensor + delta).to(tensor.dtype)
         yield (f"{layer}.{rest}" if adapted else name), tensor
-
-
-def _whole(tensor: Any) -> torch.Tensor:
-    """All of a tensor whose shards may lie on several processes (FSDP's DTensor)."""
-    whole: torch.Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-    return whole.detach()
