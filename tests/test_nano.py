@@ -49,7 +49,7 @@ def test_a_rulebook_is_a_few_tokens_and_comes_back_letter_by_letter(words: Any) 
 def test_the_tokenizer_is_always_the_same(words: Any) -> None:
     again = tokenizer.build()
     assert words.backend_tokenizer.to_str() == again.backend_tokenizer.to_str()
-    assert len(words) == 2224
+    assert len(words) == 2227
 
 
 def test_a_board_cell_is_a_token(words: Any) -> None:
@@ -185,13 +185,13 @@ def test_a_reflection_is_learnt_from_a_failure_and_tells_the_truth(game: boards.
 def test_a_reflector_cites_what_moved_and_what_was_left() -> None:
     symbols = {"player": "A", "goal": "B", "hole": "C", "frozen": "D", "player_in_hole": "X"}
     seen = [[list("AD"), list("CB")], [list("DA"), list("CB")], [list("DA"), list("CB")]]
-    assert boards.evidence(seen, symbols) == "player 1,2 A floor 1,1 D"
+    assert boards.evidence(seen, symbols) == "player 1,1 A D"
     assert boards.evidence(seen[1:], symbols) == ""
     fallen = [[list("AD"), list("CB")], [list("DD"), list("XB")]]
-    assert boards.evidence(fallen, symbols) == "hole 2,1 C"
+    assert boards.evidence(fallen, symbols) == "player 1,1 A D hole 2,1 C X"
     room = {"player": "A", "box": "B", "goal": "C", "floor": "D", "wall": "E"}
     pushed = [[list("ABDC")], [list("DABC")]]
-    assert boards.evidence(pushed, room) == "player 1,2 A floor 1,1 D box 1,3 B"
+    assert boards.evidence(pushed, room) == "player 1,1 A D box 1,2 B A"
 
 
 @pytest.mark.parametrize("game", GAMES)
@@ -230,8 +230,8 @@ def test_a_step_of_pretraining_is_a_function_of_seed_and_step(words: Any) -> Non
     assert one[0] == same[0]
     assert torch.equal(one[1].ids_BT, same[1].ids_BT)
     assert not torch.equal(one[1].ids_BT, other[1].ids_BT)
-    drawn = [{pretrain.draw_batch(recipe, words, at + n)[0] for n in range(60)} for at in (0, 1000)]
-    assert drawn == [{"turn", "drill", "act"}, {*pretrain.THEN}]
+    drawn = [{pretrain.draw_batch(recipe, words, at + n)[0] for n in range(60)} for at in (0, 1500)]
+    assert drawn == [{*pretrain.FIRST}, {*pretrain.THEN}]
 
 
 def test_a_lead_starts_as_sokoban_and_the_own_part_anew(words: Any) -> None:
@@ -241,6 +241,27 @@ def test_a_lead_starts_as_sokoban_and_the_own_part_anew(words: Any) -> None:
     assert torch.equal(own.ids_BT, theirs.ids_BT)
     rates = [pretrain.learning_rate(led, step) for step in range(10)]
     assert rates[5:] == rates[:5]
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_cells_are_cited_as_the_boards_before_and_after_a_move_show_them(
+    game: boards.Game,
+) -> None:
+    for seed in range(20):
+        parts = games.looking(game, rng(seed))
+        texts = [part.text for part in parts]
+        seen = [boards.board_rows(text) for text in texts if "\t" in text]
+        start = len(texts) - texts[::-1].index("<|assistant|>")
+        answer = parts[start:-1]
+        assert [part.kind for part in answer] == [GIVEN, LEARN] * (len(answer) // 2)
+        assert not any(part.kind == LEARN for part in parts[:start])
+        cited = {p.text: s.text for p, s in zip(answer[::2], answer[1::2], strict=True)}
+        assert len(cited) == len(answer) // 2 >= 4
+        for cell, symbols in cited.items():
+            r, c = map(int, cell.split(","))
+            assert symbols == " ".join(board[r - 1][c - 1] for board in seen)
+        if seen[0] != seen[1]:
+            assert any(symbols[0] != symbols[2] for symbols in cited.values())
 
 
 def test_pretraining_resumes_bit_for_bit(words: Any, tmp_path: Any, monkeypatch: Any) -> None:

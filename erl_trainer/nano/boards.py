@@ -34,7 +34,8 @@ def _find(rows: Rows, symbols: Sequence[str]) -> tuple[str, int, int]:
 def reason(game: Game, rows: Rows, symbols: Mapping[str, str]) -> str:
     """Where things are: `A 1,2 C 4,4`, rows and columns from 1.
 
-    In FrozenLake what lies above, below, left and right of the player follows: `1,1 D`.
+    In FrozenLake what lies above, below, left and right of the player follows: `1,1 D`, and of a
+    hole that it is one.
     """
     if game == "frozenlake":
         seen = [_find(rows, [symbols["player"]]), _find(rows, [symbols["goal"]])]
@@ -47,43 +48,55 @@ def reason(game: Game, rows: Rows, symbols: Mapping[str, str]) -> str:
     words = [f"{symbol} {r + 1},{c + 1}" for symbol, r, c in seen]
     if game == "frozenlake":
         _, r, c = seen[0]
-        words += [_cell(rows, r + dr, c + dc) for dr, dc in DIRECTIONS.values()]
+        words += [_cell(rows, r + dr, c + dc, symbols) for dr, dc in DIRECTIONS.values()]
     return " ".join(words)
 
 
-def _cell(rows: Rows, r: int, c: int) -> str:
-    inside = 0 <= r < len(rows) and 0 <= c < len(rows[r])
-    return f"{r + 1},{c + 1} {rows[r][c]}" if inside else EDGE
+def _cell(rows: Rows, r: int, c: int, symbols: Mapping[str, str]) -> str:
+    if not (0 <= r < len(rows) and 0 <= c < len(rows[r])):
+        return EDGE
+    hole = " hole" if rows[r][c] == symbols["hole"] else ""
+    return f"{r + 1},{c + 1} {rows[r][c]}{hole}"
 
 
 def guess(game: Game, rows: Rows, rng: np.random.Generator) -> dict[str, str]:
     """Symbols on the board for the roles that `reason` asks for, at random."""
     present = sorted({symbol for row in rows for symbol in row})
-    roles = ("player", "goal") if game == "frozenlake" else ("player", "box", "goal")
+    roles = ("player", "goal", "hole" if game == "frozenlake" else "box")
     dealt = [present[i] for i in rng.permutation(len(present))]
     named = {role: dealt[i % len(dealt)] for i, role in enumerate(roles)}
     return {"player_on_goal": named["player"], "box_on_goal": "", **named}
 
 
 def evidence(boards: Sequence[Rows], symbols: Mapping[str, str]) -> str:
-    """The cells that show what is what, as a reflector cites them: `player 3,4 A`.
+    """The cells that show what is what, as a reflector cites them: `player 3,4 A D`.
 
-    Who moved, what was left behind, a box that was pushed, a hole that was fallen into; the last
-    of each.
+    Each comes with what stood there before a move and what stood there after it, and is named for
+    what stood there before: a player who left, a box that was pushed away, a hole that was fallen
+    into. Of each the last.
     """
     cited: dict[str, str] = {}
     for before, after in itertools.pairwise(boards):
-        _, r, c = _find(before, [symbols["player"]])
-        _, to_r, to_c = _find(after, [symbols["player"]])
-        if r >= 0 and to_r >= 0 and (r, c) != (to_r, to_c):
-            cited |= {"player": _cell(after, to_r, to_c), "floor": _cell(after, r, c)}
-        if "box" in symbols:
-            _, r, c = _find(before, [symbols["box"]])
-            _, to_r, to_c = _find(after, [symbols["box"]])
-            if r >= 0 and to_r >= 0 and (r, c) != (to_r, to_c):
-                cited["box"] = _cell(after, to_r, to_c)
-        else:
-            _, r, c = _find(after, [symbols["player_in_hole"]])
-            if r >= 0:
-                cited["hole"] = _cell(before, r, c)
+        for role in ("player", "box", "hole"):
+            place = _left(before, after, role, symbols)
+            if place is not None:
+                cited[role] = change(before, after, *place)
     return " ".join(f"{role} {cell}" for role, cell in cited.items())
+
+
+def change(before: Rows, after: Rows, r: int, c: int) -> str:
+    """A place, what stood there before, and what after."""
+    return f"{r + 1},{c + 1} {before[r][c]} {after[r][c]}"
+
+
+def _left(
+    before: Rows, after: Rows, role: str, symbols: Mapping[str, str]
+) -> tuple[int, int] | None:
+    """Where a thing was that a move took away."""
+    if role not in symbols:
+        return None
+    if role == "hole":
+        _, r, c = _find(after, [symbols["player_in_hole"]])
+    else:
+        _, r, c = _find(before, [symbols[role]])
+    return (r, c) if r >= 0 and before[r][c] != after[r][c] else None

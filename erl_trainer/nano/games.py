@@ -6,6 +6,7 @@ test splits. A player says where the things are (symbol, row, column) before it 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from erl_envs.grid import DIRECTIONS, GridEnv, split_of
 from erl_envs.policies.nano import OPTIONS
 from erl_envs.reflection import reflection_messages, second_prompt
 from erl_envs.sokoban.levels import draw_paper_room
-from erl_trainer.nano.boards import Game, board_rows, evidence, guess, reason
+from erl_trainer.nano.boards import Game, Rows, board_rows, change, evidence, guess, reason
 from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, said, told
 from erl_trainer.nano.guide import Guide
 
@@ -36,6 +37,9 @@ ROLES: Mapping[str, Sequence[str]] = {
 
 DRILLS = 16
 """Actions of a drill."""
+
+LOOKS = 4
+"""Places of each kind that are asked for at a time."""
 
 Behaviour = Literal["told", "careless", "untold"]
 
@@ -84,8 +88,25 @@ def draw_task(game: Game, rng: np.random.Generator) -> Task:
 class Played:
     """An attempt, and the conversation it makes."""
 
-    attempt: Attempt
+    task: Task
+    messages: list[Message]
+    reward: float
+    feedback: str
+    outcome: str
     parts: list[Part]
+
+    @property
+    def attempt(self) -> Attempt:
+        """As a reflector is shown it."""
+        return Attempt(
+            task=self.task,
+            seed=0,
+            messages=self.messages,
+            turns=[],
+            reward=self.reward,
+            feedback=self.feedback,
+            outcome=self.outcome,
+        )
 
 
 def play(
@@ -132,16 +153,7 @@ def play(
         parts += told(answer, SHOWN)
         reward += step_reward
         feedback, outcome = info.get("feedback", ""), info.get("outcome", "")
-    attempt = Attempt(
-        task=task,
-        seed=0,
-        messages=messages,
-        turns=[],
-        reward=reward,
-        feedback=feedback,
-        outcome=outcome,
-    )
-    return Played(attempt, parts)
+    return Played(task, messages, reward, feedback, outcome, parts)
 
 
 def acting(game: Game, rng: np.random.Generator, turns: int = 8) -> list[Part]:
@@ -189,6 +201,43 @@ def reflecting(
         rng: Source of every draw.
         lengths: Numbers of turns, equally likely: a few turns tell as much in fewer tokens.
     """
+    env, attempt, parts = _asked(game, rng, lengths)
+    thought = evidence(_boards(attempt), env.symbols)
+    rulebook = f"<prompt>{env.rules_text()}</prompt>"
+    return parts + said(Part(thought, LEARN), Part(rulebook, LEARN))
+
+
+def looking(game: Game, rng: np.random.Generator) -> list[Part]:
+    """A move, then places, of each of which what stood there before and after is to be told.
+
+    It is what a reflection cites, ten times as dense.
+    """
+    env = make(game, deal(game, rng))
+    task = draw_task(game, rng)
+    env.reset(options={"task": task})
+    played = play(env, task, env.system_prompt, "careless", rng, turns=1)
+    before, after = _boards(played.attempt)
+    # walls are many, and players few: some places of each symbol
+    some: dict[str, list[tuple[int, int]]] = {}
+    for r, c in itertools.product(range(len(before)), range(len(before[0]))):
+        some.setdefault(before[r][c] + after[r][c], []).append((r, c))
+    chosen = [cells[int(i)] for cells in some.values() for i in rng.permutation(len(cells))[:LOOKS]]
+    told_: list[Part] = []
+    for r, c in (chosen[int(i)] for i in rng.permutation(len(chosen))):
+        place, *symbols = change(before, after, r, c).split()
+        told_ += [Part(place, GIVEN), Part(" ".join(symbols), LEARN)]
+    asked = [part._replace(kind=GIVEN) for part in played.parts]
+    return asked + said(*told_)
+
+
+def _boards(attempt: Attempt) -> list[Rows]:
+    return [board_rows(m["content"]) for m in attempt.messages if m["role"] == "user"]
+
+
+def _asked(
+    game: Game, rng: np.random.Generator, lengths: Sequence[int]
+) -> tuple[GridEnv, Attempt, list[Part]]:
+    """A failed attempt, and what a reflector is asked about it."""
     symbols = deal(game, rng)
     level = LEVELS[int(rng.choice(4, p=(0.08, 0.12, 0.7, 0.1)))]
     turns = lengths[int(rng.integers(len(lengths)))]
@@ -205,10 +254,7 @@ def reflecting(
         known = symbols if rng.random() < 0.6 else _muddle(game, symbols, rng)
         memory = make(game, known).rules_text()
     system, user = reflection_messages(env, attempt, memory)
-    boards = [board_rows(m["content"]) for m in attempt.messages if m["role"] == "user"]
-    thought = evidence(boards, symbols)
-    rulebook = f"<prompt>{env.rules_text()}</prompt>"
-    return told(system) + told(user, SHOWN) + said(Part(thought, LEARN), Part(rulebook, LEARN))
+    return env, attempt, told(system) + told(user, SHOWN)
 
 
 def _muddle(game: Game, symbols: Mapping[str, str], rng: np.random.Generator) -> dict[str, str]:

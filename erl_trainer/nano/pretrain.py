@@ -40,6 +40,7 @@ def _sources(game: Game) -> dict[str, Draw]:
         "turn": partial(games.acting, game, turns=1),
         "drill": partial(games.drilling, game),
         "act": partial(games.acting, game),
+        "look": partial(games.looking, game),
         "glance": partial(games.reflecting, game, lengths=(1, 2)),
         "reflect": partial(games.reflecting, game),
     }
@@ -52,8 +53,8 @@ SOURCES: Mapping[str, Mapping[str, Draw]] = {
 }
 """Environment → source → how an example is drawn."""
 
-FIRST = {"turn": 0.3, "drill": 0.4, "act": 0.3}
-THEN = {"turn": 0.15, "drill": 0.1, "act": 0.2, "glance": 0.4, "reflect": 0.15}
+FIRST = {"turn": 0.25, "drill": 0.25, "look": 0.25, "act": 0.25}
+THEN = {"turn": 0.1, "drill": 0.1, "look": 0.1, "act": 0.2, "glance": 0.35, "reflect": 0.15}
 """Each source's share of the steps, at first and once playing is learnt."""
 
 
@@ -69,7 +70,7 @@ class Recipe:
         steps: Optimizer steps, after the lead.
         lead: Steps in which another game starts as Sokoban does: what finds a symbol on a board
             comes about there four times sooner than in FrozenLake, and then serves both.
-        playing: First steps, in which only playing is learnt, half of them from single turns:
+        playing: First steps, in which only playing and looking are learnt:
             where things are must be told before anything else makes sense.
         tokens: Of a step.
         lr: Peak learning rate; it warms up over `warmup` steps and falls to a tenth as a cosine.
@@ -85,7 +86,7 @@ class Recipe:
     heads: int = 4
     steps: int = 9000
     lead: int = 0
-    playing: int = 1000
+    playing: int = 1500
     tokens: int = 4096
     lr: float = 3e-3
     warmup: int = 100

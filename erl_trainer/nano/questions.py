@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from erl_envs.core import LEVELS, Attempt, Message, Task
+from erl_envs.core import LEVELS, Message, Task
 from erl_envs.hotpotqa.env import HotpotQA
+from erl_envs.policies import nano
 from erl_envs.reflection import reflection_messages, second_prompt
 from erl_envs.retrieval import Corpus, Passage, Retriever, load
 from erl_envs.worlds import LEAST_PASSAGES, SPLITS
@@ -29,8 +30,7 @@ from erl_envs.worlds.state import Entity, populate
 from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, said, told
 from erl_trainer.nano.games import Behaviour, Played
 
-OPTIONS: Mapping[str, Any] = {"prompt_style": "compact", "top_k": 2}
-"""What the environment is made with, here and wherever nano plays it."""
+OPTIONS = nano.OPTIONS["hotpotqa"]
 
 WORLDS, QUESTIONS = 160, 300
 """How many worlds, and how many questions are asked of each."""
@@ -201,16 +201,7 @@ def play(env: HotpotQA, chain: Chain, prompt: str, behaviour: Behaviour, rng: An
         parts += told(answer, SHOWN)
         reward += step_reward
         feedback, outcome = info.get("feedback", ""), info.get("outcome", "")
-    attempt = Attempt(
-        task=chain.task,
-        seed=0,
-        messages=messages,
-        turns=[],
-        reward=reward,
-        feedback=feedback,
-        outcome=outcome,
-    )
-    return Played(attempt, parts)
+    return Played(chain.task, messages, reward, feedback, outcome, parts)
 
 
 def good(chain: Chain, done: int) -> str:

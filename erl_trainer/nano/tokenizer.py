@@ -63,6 +63,9 @@ _NOTES = (
     "floor,",
 )
 
+_ROLES = ("player", "box", "hole")
+"""Words that nano names things by when it plays and when it reflects."""
+
 _SPACING = (
     (r" (?=[,.;:?!)}])", ""),
     (r"(?<=[({]) ", ""),
@@ -160,5 +163,5 @@ def _pieces() -> dict[str, int]:
     ties at random, so what it found is kept as a file.
     """
     text = (Path(__file__).parent / "pieces.txt").read_text(encoding="utf-8")
-    pieces = text.removesuffix("\n").split("\n")
+    pieces = [*text.removesuffix("\n").split("\n"), *_ROLES]
     return {piece.replace("\\n", "\n"): i for i, piece in enumerate(pieces)}
