@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from erl_envs.arguments import Parser
-from erl_envs.core import Episode, Message
+from erl_envs.core import Episode, Message, Task
 from erl_envs.eval.progress import show_progress
 from erl_envs.policies import nano
 from erl_envs.policies.base import Conversation
@@ -45,9 +45,12 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"nano has a model for each of {', '.join(envs)}: give runs of one")
     policy = Transformers(str(nano.folder(envs[0])) if args.model == "nano" else args.model)
     samples = [s for episode in episodes for s in corrected(episode, args.threshold, policy.chat)]
+    if args.reflections != "none":
+        least = args.threshold if args.reflections == "successful" else 0.0
+        samples += [s for episode in episodes for s in reflected(episode, least, policy.chat)]
     if not samples:
         raise ValueError(
-            f"no attempt of {', '.join(map(str, args.runs))} earned {args.threshold:g}"
+            f"no attempt in {', '.join(map(str, args.runs))} earned {args.threshold:g}"
         )
     too_long = [s for s in samples if len(s.ids) > policy.context]
     if too_long:
@@ -62,7 +65,7 @@ def main(argv: list[str]) -> int:
     fit(learner, samples, args.epochs, args.batch, args.seed, args.out)
     save_model(learner.model, policy.tokenizer, args.out / "model")
     Console(stderr=True, highlight=False).print(
-        f"{len(samples)} attempts learnt; the model is in {args.out / 'model'}"
+        f"{len(samples)} samples learnt; the model is in {args.out / 'model'}"
     )
     return 0
 
@@ -72,19 +75,35 @@ def corrected(episode: Episode, threshold: float, chat: ChatTokens) -> Iterator[
     for attempt in episode.attempts:
         if attempt.valid and attempt.reward >= threshold:
             system = episode.attempts[0].messages[0]
-            messages = [system, *attempt.messages[1:]]
-            ids, sampled = encode(messages, chat)
-            yield Sample(
-                stage=Stage.DISTILL,
-                task=episode.task.id,
-                kind="imitate",
-                ids=ids,
-                sampled=sampled,
-                logprobs=[0.0] * len(ids),
-                reward=attempt.reward,
-                advantage=attempt.reward,
-            )
+            told = [system, *attempt.messages[1:]]
+            yield _imitated(Stage.DISTILL, episode.task, told, attempt.reward, chat)
             return
+
+
+def reflected(episode: Episode, least: float, chat: ChatTokens) -> Iterator[Sample]:
+    """An episode's reflection, if it has a rulebook whose second attempt earned `least`."""
+    reflection = episode.reflection
+    if reflection is None or reflection.rulebook is None or len(episode.attempts) < 2:
+        return
+    second = episode.attempts[1]
+    if second.valid and second.reward >= least:
+        yield _imitated(Stage.REFLECTION, episode.task, reflection.messages, 1.0, chat)
+
+
+def _imitated(
+    stage: Stage, task: Task, messages: Sequence[Message], weight: float, chat: ChatTokens
+) -> Sample:
+    ids, sampled = encode(messages, chat)
+    return Sample(
+        stage=stage,
+        task=task.id,
+        kind="imitate",
+        ids=ids,
+        sampled=sampled,
+        logprobs=[0.0] * len(ids),
+        reward=weight,
+        advantage=weight,
+    )
 
 
 def encode(messages: Sequence[Message], chat: ChatTokens) -> tuple[list[int], list[bool]]:
@@ -133,6 +152,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", default="nano", help="nano, a folder or a hub id")
     add("--out", type=Path, required=True, help="folder of the new model")
     add("--threshold", type=float, default=1.0, help="least reward of an attempt that is learnt")
+    add(
+        "--reflections",
+        choices=("none", "successful", "all"),
+        default="none",
+        help="which rulebooks to learn too: none, those that helped, or all (an oracle's)",
+    )
     add("--epochs", type=int, default=3)
     add("--batch", type=int, default=32, help="attempts of an optimizer update")
     add("--lr", type=float, default=1e-4)

@@ -88,6 +88,37 @@ def test_the_oracles_run_is_learnt(model: str, oracle_run: Path, tmp_path: Path)
     assert (out / "model" / "config.json").exists()
 
 
+@pytest.mark.parametrize(("least", "found"), [(1.0, 1), (0.0, 2)])
+def test_rulebooks_are_learnt_under_the_reflectors_prompt(least: float, found: int) -> None:
+    words = tokenizer.build()
+    chat = ChatTokens(words, [words.eos_token_id], "nano")
+    asked: list[Message] = [
+        {"role": "system", "content": "Rules"},
+        {"role": "user", "content": " A "},
+        {"role": "assistant", "content": "<prompt>A is you</prompt>"},
+    ]
+    first = attempt("Question", "```Left```", 0.0)
+    samples = [
+        sample
+        for reward in (0.0, 1.0)
+        for sample in sft.reflected(
+            Episode(
+                TASK,
+                0,
+                [first, attempt("A is", "```Right```", reward)],
+                Reflection(asked, "A is you", "A is you"),
+            ),
+            least,
+            chat,
+        )
+    ]
+    assert len(samples) == found
+    said = [i for i, was in zip(samples[0].ids, samples[0].sampled, strict=True) if was]
+    assert words.decode(said) == "<prompt>A is you</prompt> <|end|>"
+    mute = Reflection(asked, None, "Question")
+    assert not list(sft.reflected(Episode(TASK, 0, [first, first], mute), 0.0, chat))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -56,7 +56,7 @@ def _cell(rows: Rows, r: int, c: int, symbols: Mapping[str, str]) -> str:
     if not (0 <= r < len(rows) and 0 <= c < len(rows[r])):
         return EDGE
     hole = " hole" if rows[r][c] == symbols["hole"] else ""
-    return f"{r + 1},{c + 1} {rows[r][c]}{hole}"
+    return cite(rows, r, c) + hole
 
 
 def guess(game: Game, rows: Rows, rng: np.random.Generator) -> dict[str, str]:
@@ -69,24 +69,23 @@ def guess(game: Game, rows: Rows, rng: np.random.Generator) -> dict[str, str]:
 
 
 def evidence(boards: Sequence[Rows], symbols: Mapping[str, str]) -> str:
-    """The cells that show what is what, as a reflector cites them: `player 3,4 A D`.
+    """The cells that show what is what, as a reflector cites them: `player 3,4 A`.
 
-    Each comes with what stood there before a move and what stood there after it, and is named for
-    what stood there before: a player who left, a box that was pushed away, a hole that was fallen
-    into. Of each the last.
+    Where a thing was before a move first took it away: a player who left, a box that was pushed, a
+    hole that was fallen into. So all of it can be read off the first board.
     """
     cited: dict[str, str] = {}
     for before, after in itertools.pairwise(boards):
         for role in ("player", "box", "hole"):
             place = _left(before, after, role, symbols)
             if place is not None:
-                cited[role] = change(before, after, *place)
+                cited.setdefault(role, cite(before, *place))
     return " ".join(f"{role} {cell}" for role, cell in cited.items())
 
 
-def change(before: Rows, after: Rows, r: int, c: int) -> str:
-    """A place, what stood there before, and what after."""
-    return f"{r + 1},{c + 1} {before[r][c]} {after[r][c]}"
+def cite(rows: Rows, r: int, c: int) -> str:
+    """A place and what stands there."""
+    return f"{r + 1},{c + 1} {rows[r][c]}"
 
 
 def _left(

@@ -21,7 +21,7 @@ from erl_envs.grid import DIRECTIONS, GridEnv, split_of
 from erl_envs.policies.nano import OPTIONS
 from erl_envs.reflection import reflection_messages, second_prompt
 from erl_envs.sokoban.levels import draw_paper_room
-from erl_trainer.nano.boards import Game, Rows, board_rows, change, evidence, guess, reason
+from erl_trainer.nano.boards import Game, Rows, board_rows, cite, evidence, guess, reason
 from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, said, told
 from erl_trainer.nano.guide import Guide
 
@@ -208,26 +208,24 @@ def reflecting(
 
 
 def looking(game: Game, rng: np.random.Generator) -> list[Part]:
-    """A move, then places, of each of which what stood there before and after is to be told.
+    """A board, then places, of each of which what stands there is to be told.
 
-    It is what a reflection cites, ten times as dense.
+    It is what a reflection cites, twenty times as dense.
     """
     env = make(game, deal(game, rng))
-    task = draw_task(game, rng)
-    env.reset(options={"task": task})
-    played = play(env, task, env.system_prompt, "careless", rng, turns=1)
-    before, after = _boards(played.attempt)
+    observation, _ = env.reset(options={"task": draw_task(game, rng)})
+    rows = board_rows(observation)
     # walls are many, and players few: some places of each symbol
-    some: dict[str, list[tuple[int, int]]] = {}
-    for r, c in itertools.product(range(len(before)), range(len(before[0]))):
-        some.setdefault(before[r][c] + after[r][c], []).append((r, c))
-    chosen = [cells[int(i)] for cells in some.values() for i in rng.permutation(len(cells))[:LOOKS]]
-    told_: list[Part] = []
-    for r, c in (chosen[int(i)] for i in rng.permutation(len(chosen))):
-        place, *symbols = change(before, after, r, c).split()
-        told_ += [Part(place, GIVEN), Part(" ".join(symbols), LEARN)]
-    asked = [part._replace(kind=GIVEN) for part in played.parts]
-    return asked + said(*told_)
+    places: dict[str, list[tuple[int, int]]] = {}
+    for r, c in itertools.product(range(len(rows)), range(len(rows[0]))):
+        places.setdefault(rows[r][c], []).append((r, c))
+    some = [of[int(i)] for of in places.values() for i in rng.permutation(len(of))[:LOOKS]]
+    cited: list[Part] = []
+    for i in rng.permutation(len(some)):
+        place, symbol = cite(rows, *some[int(i)]).split()
+        cited += [Part(place, GIVEN), Part(symbol, LEARN)]
+    asked = told({"role": "system", "content": env.system_prompt})
+    return asked + told({"role": "user", "content": observation}) + said(*cited)
 
 
 def _boards(attempt: Attempt) -> list[Rows]:
