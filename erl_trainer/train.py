@@ -25,7 +25,7 @@ from erl_trainer.actor import Actor
 from erl_trainer.batching import pad_id
 from erl_trainer.config import Config, to_json
 from erl_trainer.erl import Step, Trial, collect
-from erl_trainer.learner import Learner, NotFinite
+from erl_trainer.learner import Learner, NotFinite, merge
 from erl_trainer.memory import load_memory
 from erl_trainer.metrics import Log, Trackers, describe, mean, sample_json
 from erl_trainer.processes import gather, rank_and_size, share
@@ -49,12 +49,11 @@ def stream(*parts: Any) -> int:
 
 def batch(all_tasks: Sequence[Task], step: int, size: int, seed: int) -> list[Task]:
     """The tasks of a step: each time through all of them in a new random order."""
-    chosen = []
-    for place in range(step * size, (step + 1) * size):
-        epoch, at = divmod(place, len(all_tasks))
-        order = np.random.default_rng([seed, epoch]).permutation(len(all_tasks))
-        chosen.append(all_tasks[int(order[at])])
-    return chosen
+    count = len(all_tasks)
+    epochs = range(step * size // count, ((step + 1) * size - 1) // count + 1)
+    orders = [np.random.default_rng([seed, epoch]).permutation(count) for epoch in epochs]
+    start = step * size - epochs[0] * count
+    return [all_tasks[int(i)] for i in np.concatenate(orders)[start : start + size]]
 
 
 class Run:
@@ -141,12 +140,13 @@ class Run:
         trials = gather(collected.trials)  # before anyone stops: all processes stop together
         self._check_failures(trials)
         began = time.perf_counter()
-        learnt: dict[str, float] = {}
-        for number in sorted(set(gather([s.update for s in collected.samples]))):
-            part = [s for s in collected.samples if s.update == number]
-            learnt |= self.learner.update(part)
-            self.totals["tokens/trained"] += learnt["tokens"]
-            self.totals["updates"] += learnt["updates"]
+        updates = sorted(set(gather([s.update for s in collected.samples])))
+        learnt = merge(
+            self.learner.update([s for s in collected.samples if s.update == number])
+            for number in updates
+        )
+        self.totals["tokens/trained"] += learnt.pop("tokens", 0.0)
+        self.totals["updates"] += learnt.pop("updates", 0.0)
         self.sampler.sync(self.learner.model)
         gap = verify(self.sampler, self.learner.model, self.learner.log_probs)
         trained = time.perf_counter() - began
@@ -157,14 +157,19 @@ class Run:
         rewards = describe(trials)
         return {
             **{k: v for k, v in rewards.items() if v is not None},
-            **{k: v for k, v in learnt.items() if k not in ("tokens", "updates")},
+            **learnt,
             **{TIMES[Stage(stage)]: value for stage, value in seconds.items()},
             "time/training": trained,
-            "groups": collected.credit.groups,
-            "groups/flat": collected.credit.flat,
-            "groups/small": collected.credit.small,
+            **self._groups(collected),
             "sync_gap": gap,
         }, collected
+
+    def _groups(self, collected: Step) -> dict[str, float]:
+        """How many groups there are, without any variance, and too small to compare, over all."""
+        credit = collected.credit
+        everyones = gather([(credit.groups, credit.flat, credit.small)])
+        names = ("groups", "groups/flat", "groups/small")
+        return dict(zip(names, map(sum, zip(*everyones, strict=True)), strict=True))
 
     def _check_failures(self, trials: Sequence[Trial]) -> None:
         played = [a for t in trials for a in (t.first, t.second) if a is not None]
@@ -210,7 +215,7 @@ def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], N
             except (NotFinite, EnvFailures):
                 run.save()
                 raise
-            if collected.credit.groups == collected.credit.flat:
+            if found["groups"] == found["groups/flat"]:
                 say(f"step {run.step}: in no group do the rewards differ")
             if cfg.eval_every and run.step % cfg.eval_every == 0:
                 found |= run.evaluate()

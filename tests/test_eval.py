@@ -26,8 +26,10 @@ from erl_envs.records import read_episodes
 
 
 def main(argv: list[str]) -> int:
-    """The command line, on the games alone unless it says otherwise."""
-    return cli.main(argv if "--env" in argv else ["--env", "frozenlake,sokoban", *argv])
+    """The command line: a random policy on the games alone, unless it says otherwise."""
+    usual = {"--env": "frozenlake,sokoban", "--policy": "random"}
+    given = [word for flag, value in usual.items() if flag not in argv for word in (flag, value)]
+    return cli.main([*given, *argv])
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -69,7 +71,7 @@ def test_a_run_writes_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_the_default_is_all_three_environments(tmp_path: Path) -> None:
     out = tmp_path / "run"
     args = ["--limit", "3", "--option", "symbols=random", "--option", "hotpotqa.top_k=2"]
-    assert cli.main([*args, "--out", str(out)]) == 0
+    assert cli.main([*args, "--out", str(out), "--policy", "random"]) == 0
     run = run_json(out)
     assert list(run["metrics"]) == ["frozenlake", "sokoban", "hotpotqa"]
     assert run["envs"]["sokoban"]["options"]["symbols"] == "random"
@@ -104,9 +106,10 @@ def test_a_slippery_run_replays_too(tmp_path: Path) -> None:
 
 
 def test_two_processes_write_the_same_episodes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "erl_envs.eval", "--policy", "random", "--limit", "5"]
     for seed in ("0", "4242"):
         subprocess.run(
-            [sys.executable, "-m", "erl_envs.eval", "--limit", "5", "--out", str(tmp_path / seed)],
+            [*command, "--out", str(tmp_path / seed)],
             env={**os.environ, "PYTHONHASHSEED": seed},
             check=True,
             capture_output=True,

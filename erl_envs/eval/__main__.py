@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
@@ -19,11 +19,11 @@ from erl_envs.eval.run import REFLECTION_TEMPERATURE, REFLECTION_TOP_P, Config, 
 from erl_envs.eval.runfolder import RunFolder
 from erl_envs.eval.table import print_run
 from erl_envs.options import read_pair
-from erl_envs.policies import Policy, Sampling
+from erl_envs.policies import Policy, Sampling, nano
 from erl_envs.policies.openai import DEFAULT_URL
 
 DEFAULT_ENVS = "frozenlake,sokoban,hotpotqa"
-DEFAULT_POLICY = "random"
+DEFAULT_POLICY = "nano"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--env", default=DEFAULT_ENVS, help=f"of {', '.join(registry.list_envs())}, by commas")
-    add("--split", default="test", help="task set; see python -m erl_envs.tasks list")
+    add("--split", help="task set: test, but small-test for nano (python -m erl_envs.tasks list)")
     add("--policy", default=DEFAULT_POLICY, help=", ".join(policies.FORMS))
     add("--limit", type=_positive, help="first so many tasks of each environment")
     add("--samples", type=_positive, default=1, help="episodes a task")
@@ -108,10 +108,11 @@ def config_of(args: argparse.Namespace) -> Config:
         raise ValueError(f"--env names no environment; valid: {', '.join(registry.list_envs())}")
     if len(set(envs)) < len(envs):
         raise ValueError(f"--env names an environment twice: {args.env}")
+    is_nano = args.policy == nano.Nano.spec
     return Config(
         envs=envs,
-        split=args.split,
-        options=_options(args.option, envs),
+        split=args.split or (nano.SPLIT if is_nano else "test"),
+        options=_options(args.option, envs, nano.OPTIONS if is_nano else {}),
         limit=args.limit,
         samples=args.samples,
         attempts=args.attempts,
@@ -124,10 +125,12 @@ def config_of(args: argparse.Namespace) -> Config:
     )
 
 
-def _options(pairs: Sequence[str], envs: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _options(
+    pairs: Sequence[str], envs: Sequence[str], usual: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """`key=value` for every environment that has the option, `env.key=value` for one."""
     known = {name: {f.name for f in fields(registry.env_class(name).Options)} for name in envs}
-    found: dict[str, dict[str, Any]] = {name: {} for name in envs}
+    found = {name: dict(usual.get(name, {})) for name in envs}
     for pair in pairs:
         path, value = read_pair(pair)
         env, dot, key = path.rpartition(".")

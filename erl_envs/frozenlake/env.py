@@ -110,15 +110,17 @@ class FrozenLake(GridEnv):
         self._player = end
         self.board.put(start, self.symbols["frozen"])
         cell = self._cells[end]
-        at = place(end, self.width, self.options.coordinates)
+        here, at = (place(c, self.width, self.options.coordinates) for c in (start, end))
         if cell == "G":
             self.board.put(end, self.symbols["player_on_goal"])
             return Step(f"{way}: the player reached the goal at {at}.", True, 1.0, "solved")
         if cell == "H":
             self.board.put(end, self.symbols["player_in_hole"])
-            return Step(f"{way}: the player fell into the hole at {at}.", True, 0.0, "lost")
+            return Step(
+                f"{way}: the player fell from {here} into the hole at {at}.", True, 0.0, "lost"
+            )
         self.board.put(end, self.symbols["player"])
-        return Step(f"{way}: the player moved to {at}.")
+        return Step(f"{way}: the player moved from {here} to {at}.")
 
     def solve(self) -> list[str] | None:
         """A shortest path; on slippery ice, the next action of the best policy alone."""

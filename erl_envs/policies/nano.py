@@ -34,6 +34,10 @@ def folder(env: str) -> Path:
     return FOLDER / env
 
 
+SPLIT = "small-test"
+"""Task set of boards and questions of the size that nano learnt."""
+
+
 class Nano(Policy):
     """A model for each environment, in `erl_envs/models/nano`; its card says what they can do.
 

@@ -115,14 +115,15 @@ class Sokoban(GridEnv):
         self._state = after
         for cell in (before.player, after.player):
             self.board.put(cell, self._symbol(cell))
-        at = self._place(after.player)
+        moved = f"moved from {self._place(before.player)} to {self._place(after.player)}"
         if after.boxes == before.boxes:
-            return Step(f"{action}: the player moved to {at}.")
+            return Step(f"{action}: the player {moved}.")
         box = after.player + delta
         self.board.put(box, self._symbol(box))
         onto = " onto a goal" if box in room.goals else ""
         off = " off a goal" if after.player in room.goals else ""
-        note = f"{action}: the player pushed a box{off} from {at} to {self._place(box)}{onto}."
+        pushed = f"pushing a box{off} to {self._place(box)}{onto}"
+        note = f"{action}: the player {moved}, {pushed}."
         if solved(room, after.boxes):
             return Step(f"{note} Every box is on a goal.", True, 1.0, "solved")
         return Step(note)
