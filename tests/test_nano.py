@@ -192,6 +192,9 @@ def test_a_reflector_cites_where_things_were_before_they_moved() -> None:
     room = {"player": "A", "box": "B", "goal": "C", "floor": "D", "wall": "E"}
     pushed = [[list("ABDC")], [list("DABC")]]
     assert boards.evidence(pushed, room) == "player 1,1 A box 1,2 B"
+    still = [[list("ABDC")], [list("ABDC")]]
+    note = "Turn 1: Right: the box at 1,2 has a wall behind it, so nothing changed."
+    assert boards.evidence(still, room, note) == "box 1,2 B"
 
 
 @pytest.mark.parametrize("game", GAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -12,6 +13,8 @@ from erl_envs.grid import DIRECTIONS
 
 Game = Literal["frozenlake", "sokoban"]
 Rows = list[list[str]]
+
+_STUCK = re.compile(r"the box at (\d+),(\d+) has")
 
 EDGE = "|"
 """What a FrozenLake player sees beside the board."""
@@ -68,11 +71,12 @@ def guess(game: Game, rows: Rows, rng: np.random.Generator) -> dict[str, str]:
     return {"player_on_goal": named["player"], "box_on_goal": "", **named}
 
 
-def evidence(boards: Sequence[Rows], symbols: Mapping[str, str]) -> str:
+def evidence(boards: Sequence[Rows], symbols: Mapping[str, str], feedback: str = "") -> str:
     """The cells that show what is what, as a reflector cites them: `player 3,4 A`.
 
     Where a thing was before a move first took it away: a player who left, a box that was pushed, a
-    hole that was fallen into. So all of it can be read off the first board.
+    hole that was fallen into. So all of it can be read off the first board. A box that never moved
+    is where the feedback says that it had something behind it.
     """
     cited: dict[str, str] = {}
     for before, after in itertools.pairwise(boards):
@@ -80,6 +84,8 @@ def evidence(boards: Sequence[Rows], symbols: Mapping[str, str]) -> str:
             place = _left(before, after, role, symbols)
             if place is not None:
                 cited.setdefault(role, cite(before, *place))
+    if "box" not in cited and (stuck := _STUCK.search(feedback)):
+        cited["box"] = cite(boards[0], int(stuck[1]) - 1, int(stuck[2]) - 1)
     return " ".join(f"{role} {cell}" for role, cell in cited.items())
 
 

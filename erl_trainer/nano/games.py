@@ -202,7 +202,7 @@ def reflecting(
         lengths: Numbers of turns, equally likely: a few turns tell as much in fewer tokens.
     """
     env, attempt, parts = _asked(game, rng, lengths)
-    thought = evidence(_boards(attempt), env.symbols)
+    thought = evidence(_boards(attempt), env.symbols, attempt.feedback)
     rulebook = f"<prompt>{env.rules_text()}</prompt>"
     return parts + said(Part(thought, LEARN), Part(rulebook, LEARN))
 
