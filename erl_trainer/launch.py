@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from erl_envs.arguments import FAILED, OK
 from erl_envs.policies import nano
 from erl_envs.policies.transformers import load as load_model
 from erl_trainer import checkpoint
@@ -46,6 +47,9 @@ def start(
     Raises:
         ValueError: The configuration, the folder or a checkpoint is not usable; one line.
     """
+    is_first = rank_and_size()[0] == 0
+    if not is_first:
+        say = progress = _say_nothing
     written = json.loads(json.dumps({**names, **to_json(config)}))
     check_folder(written, out, resume)
     model, tokenizer = load_model(
@@ -53,7 +57,7 @@ def start(
     )
     check_context(config, model, tokenizer)
     run = Run(config, model.to(getattr(torch, config.dtype)), tokenizer, out)
-    if rank_and_size()[0] == 0:  # nothing is written before all of the above is known to work
+    if is_first:  # nothing is written before all of the above is known to work
         out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(written, indent=1) + "\n"
         (out / "config.json").write_text(text, encoding="utf-8")
@@ -66,13 +70,18 @@ def start(
     except (NotFinite, EnvFailures) as failure:
         kind = isinstance(failure, NotFinite)
         reason = StopReason.NOT_FINITE if kind else StopReason.ENV_FAILURES
-        done = {"reason": reason, "step": run.step, "message": str(failure)}
-        (out / "stopped.json").write_text(json.dumps(done) + "\n", encoding="utf-8")
-        print(f"stopped at step {run.step}: {failure}; the state is saved", file=sys.stderr)
-        return 1
+        if is_first:
+            done = {"reason": reason, "step": run.step, "message": str(failure)}
+            (out / "stopped.json").write_text(json.dumps(done) + "\n", encoding="utf-8")
+            print(f"stopped at step {run.step}: {failure}; the state is saved", file=sys.stderr)
+        return FAILED
     finally:
         run.sampler.policy.close()
-    return 0
+    return OK
+
+
+def _say_nothing(*_: Any) -> None:
+    """What the processes but the first tell a person."""
 
 
 def check_folder(written: Mapping[str, Any], out: Path, resume: bool) -> None:
@@ -96,6 +105,6 @@ def check_folder(written: Mapping[str, Any], out: Path, resume: bool) -> None:
 def join_processes() -> None:
     """Take part in a launch of several processes (`accelerate launch -m erl_trainer …`)."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate import PartialState
+        from accelerate import Accelerator
 
-        PartialState()
+        Accelerator()  # unlike PartialState it reads whether this is a launch on CPUs

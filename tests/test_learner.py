@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
+from launching import together
 from learner_two_processes import MORE, SAMPLES, model, sample
 from tiny_models import tiny_model
 
@@ -509,27 +506,7 @@ def test_what_learns_does_not_look_where_samples_come_from(module: Any) -> None:
     ("how", "wrapper"), [("ddp", "DistributedDataParallel"), ("fsdp2", "FSDPScorer")]
 )
 def test_two_processes_learn_what_one_does(how: str, wrapper: str, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    script = [str(FOLDER / "learner_two_processes.py"), str(tmp_path / "found.pt"), how]
-    launched = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # as torchrun
-    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **launched}
-    both = [
-        subprocess.Popen(
-            [sys.executable, *script],
-            env={**env, "RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    try:
-        said = [process.communicate(timeout=300)[1] for process in both]
-    finally:
-        for process in both:
-            process.kill()
-    assert [process.returncode for process in both] == [0, 0], "\n".join(said)[-3000:]
+    together([str(FOLDER / "learner_two_processes.py"), str(tmp_path / "found.pt"), how])
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     assert found["wrapper"] == wrapper
     alone = Learner(model(), Config(lr=1e-2, token_budget=20, kl_weight=0.1), pad_id=0)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from launching import together
 from tiny_models import untrained_nano
 
 from erl_envs import registry
@@ -293,31 +290,13 @@ def test_help_lists_commands_and_unknown_ones_are_told(capsys: pytest.CaptureFix
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     words = "--env frozenlake --algo grpo --steps 2 --tasks-per-step 4 --group-size 4 --lr 1e-4"
     words += " --eval-tasks 8 --eval-samples 1 --eval-every 2 --loggers []"
-    command = [sys.executable, "-m", "erl_trainer", "train", *words.split(), "--out"]
-    usual = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    several = {**usual, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    launched = [
-        subprocess.Popen(
-            [*command, str(tmp_path / out)], env=env, stderr=subprocess.PIPE, text=True
-        )
-        for out, env in [
-            ("one", usual),
-            *(("two", {**several, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"),
-        ]
-    ]
-    try:
-        said = [process.communicate(timeout=300)[1] for process in launched]
-    finally:
-        for process in launched:
-            process.kill()
-    assert [process.returncode for process in launched] == [0, 0, 0], "\n".join(said)[-3000:]
+    command = ["-m", "erl_trainer", "train", *words.split(), "--out"]
+    together([*command, str(tmp_path / "one")], count=1)
+    together([*command, str(tmp_path / "two")])
     one, two = (timeless(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
     assert one[1]["updates"] == 1
-    for alone, together in zip(one, two, strict=True):
-        assert alone == pytest.approx(together, rel=1e-3, abs=1e-5)
+    for alone, both in zip(one, two, strict=True):
+        assert alone == pytest.approx(both, rel=1e-3, abs=1e-5)
     models = [Transformers(str(tmp_path / name / "model")).model for name in ("one", "two")]
     for ours, theirs in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)

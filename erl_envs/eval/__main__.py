@@ -22,8 +22,7 @@ from erl_envs.options import read_pair
 from erl_envs.policies import Policy, Sampling, nano
 from erl_envs.policies.openai import DEFAULT_URL
 
-DEFAULT_ENVS = "frozenlake,sokoban,hotpotqa"
-DEFAULT_POLICY = "nano"
+ENVS, DEFAULT_POLICY = ("frozenlake", "sokoban", "hotpotqa"), "nano"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--env", default=DEFAULT_ENVS, help=f"of {', '.join(registry.list_envs())}, by commas")
+    add("--env", help=f"of {', '.join(registry.list_envs())}, by commas; by default ours")
     add("--split", help="task set: test, but small-test for nano (python -m erl_envs.tasks list)")
     add("--policy", default=DEFAULT_POLICY, help=", ".join(policies.FORMS))
     add("--limit", type=_positive, help="first so many tasks of each environment")
@@ -103,12 +102,14 @@ def config_of(args: argparse.Namespace) -> Config:
     Raises:
         ValueError: A value is bad; the message lists the valid ones.
     """
-    envs = [name.strip() for name in args.env.split(",") if name.strip()]
+    is_nano = args.policy == nano.Nano.spec
+    envs = [name for name in ENVS if not is_nano or name in nano.played()] or list(ENVS)
+    if args.env is not None:
+        envs = [name.strip() for name in args.env.split(",") if name.strip()]
     if not envs:
         raise ValueError(f"--env names no environment; valid: {', '.join(registry.list_envs())}")
     if len(set(envs)) < len(envs):
         raise ValueError(f"--env names an environment twice: {args.env}")
-    is_nano = args.policy == nano.Nano.spec
     return Config(
         envs=envs,
         split=args.split or (nano.SPLIT if is_nano else "test"),

@@ -21,6 +21,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 """Options of the environments as nano learnt to play them."""
 
 
+def played() -> list[str]:
+    """Environments that there is a model for."""
+    return sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
+
+
 def folder(env: str) -> Path:
     """Where the model of an environment lies.
 
@@ -28,8 +33,7 @@ def folder(env: str) -> Path:
         ValueError: There is none; the message lists those there are.
     """
     if not (FOLDER / env / "config.json").is_file():
-        there = sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
-        known = f"it plays {', '.join(there)}" if there else _NONE
+        known = f"it plays {', '.join(played())}" if played() else _NONE
         raise ValueError(f"nano has no model for {env!r}; {known}")
     return FOLDER / env
 

@@ -192,7 +192,7 @@ def drilling(game: Game, rng: np.random.Generator) -> list[Part]:
 
 
 def reflecting(
-    game: Game, rng: np.random.Generator, lengths: Sequence[int] = (2, 3, 4, 8)
+    game: Game, rng: np.random.Generator, lengths: Sequence[int] = (4, 8, 8)
 ) -> list[Part]:
     """A failed attempt, its feedback, sometimes a memory; then evidence and the true rulebook.
 

@@ -70,8 +70,8 @@ def measure(policy: Policy, env: str, samples: int) -> Skills:
     """
     chosen = tasks.load(env, "small-test")
     hidden = {**OPTIONS[env], "feedback": "transitions"}
-    told = _play(policy, chosen, samples, {**hidden, "rules": "shown"}, attempts=1)
-    loop = _play(policy, chosen, samples, hidden, attempts=2)
+    told = play(policy, chosen, samples, {**hidden, "rules": "shown"}, attempts=1)
+    loop = play(policy, chosen, samples, hidden, attempts=2)
     known = references(erl_envs.make(env, **hidden), chosen)
     again = [e for e in loop if len(e.attempts) > 1]
     return Skills(
@@ -84,9 +84,10 @@ def measure(policy: Policy, env: str, samples: int) -> Skills:
     )
 
 
-def _play(
+def play(
     policy: Policy, chosen: Sequence[Task], samples: int, options: dict[str, Any], attempts: int
 ) -> list[Episode]:
+    """Episodes of each task, as the gates measure them."""
     jobs = [Job(task, n, 0) for task in chosen for n in range(samples)]
     players: Any = {"actor": Player(policy, SAMPLING), "reflector": Player(policy, REFLECTION)}
     pool = EnvPool({chosen[0].env: options})

@@ -54,7 +54,7 @@ SOURCES: Mapping[str, Mapping[str, Draw]] = {
 """Environment → source → how an example is drawn."""
 
 FIRST = {"turn": 0.25, "drill": 0.25, "look": 0.25, "act": 0.25}
-THEN = {"turn": 0.1, "drill": 0.1, "look": 0.1, "act": 0.2, "glance": 0.35, "reflect": 0.15}
+THEN = {"turn": 0.1, "drill": 0.1, "look": 0.05, "act": 0.2, "glance": 0.2, "reflect": 0.35}
 """Each source's share of the steps, at first and once playing is learnt."""
 
 
