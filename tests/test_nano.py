@@ -137,7 +137,7 @@ def test_what_a_player_says_first() -> None:
         "floor": "D", "wall": "E",
     }  # fmt: skip
     # who stands on the goal is seen as such, and the goal is where he stands
-    assert boards.reason("sokoban", room, names) == "a 2,2 B 2,3 a 2,2"
+    assert boards.reason("sokoban", room, names) == "a 2,2 B 2,3 a 2,2 1,2 E 3,2 D 2,1 E 2,3 B"
 
 
 @pytest.mark.parametrize("game", GAMES)

@@ -17,7 +17,7 @@ Rows = list[list[str]]
 _STUCK = re.compile(r"the box at (\d+),(\d+) has")
 
 EDGE = "|"
-"""What a FrozenLake player sees beside the board."""
+"""What a player sees beside the board."""
 
 
 def board_rows(observation: str) -> Rows:
@@ -37,8 +37,8 @@ def _find(rows: Rows, symbols: Sequence[str]) -> tuple[str, int, int]:
 def reason(game: Game, rows: Rows, symbols: Mapping[str, str]) -> str:
     """Where things are: `A 1,2 C 4,4`, rows and columns from 1.
 
-    In FrozenLake what lies above, below, left and right of the player follows: `1,1 D`, and of a
-    hole that it is one.
+    What lies above, below, left and right of the player follows: `1,1 D`, and of a hole that it is
+    one.
     """
     if game == "frozenlake":
         seen = [_find(rows, [symbols["player"]]), _find(rows, [symbols["goal"]])]
@@ -49,16 +49,15 @@ def reason(game: Game, rows: Rows, symbols: Mapping[str, str]) -> str:
             _find(rows, [symbols["goal"], symbols["player_on_goal"]]),
         ]
     words = [f"{symbol} {r + 1},{c + 1}" for symbol, r, c in seen]
-    if game == "frozenlake":
-        _, r, c = seen[0]
-        words += [_cell(rows, r + dr, c + dc, symbols) for dr, dc in DIRECTIONS.values()]
+    _, r, c = seen[0]
+    words += [_cell(rows, r + dr, c + dc, symbols) for dr, dc in DIRECTIONS.values()]
     return " ".join(words)
 
 
 def _cell(rows: Rows, r: int, c: int, symbols: Mapping[str, str]) -> str:
     if not (0 <= r < len(rows) and 0 <= c < len(rows[r])):
         return EDGE
-    hole = " hole" if rows[r][c] == symbols["hole"] else ""
+    hole = " hole" if rows[r][c] == symbols.get("hole") else ""
     return cite(rows, r, c) + hole
 
 

@@ -38,6 +38,9 @@ ROLES: Mapping[str, Sequence[str]] = {
 DRILLS = 16
 """Actions of a drill."""
 
+FULL = (4, 8, 8)
+"""Turns of most attempts to reflect on: a game's own eight, or half of them."""
+
 LOOKS = 4
 """Places of each kind that are asked for at a time."""
 
@@ -191,9 +194,7 @@ def drilling(game: Game, rng: np.random.Generator) -> list[Part]:
     return parts
 
 
-def reflecting(
-    game: Game, rng: np.random.Generator, lengths: Sequence[int] = (4, 8, 8)
-) -> list[Part]:
+def reflecting(game: Game, rng: np.random.Generator, lengths: Sequence[int] = FULL) -> list[Part]:
     """A failed attempt, its feedback, sometimes a memory; then evidence and the true rulebook.
 
     Args:
@@ -210,11 +211,22 @@ def reflecting(
 def looking(game: Game, rng: np.random.Generator) -> list[Part]:
     """A board, then places, of each of which what stands there is to be told.
 
-    It is what a reflection cites, twenty times as dense.
+    It is what a reflection cites, ten times as dense.
     """
     env = make(game, deal(game, rng))
     observation, _ = env.reset(options={"task": draw_task(game, rng)})
-    rows = board_rows(observation)
+    asked = told({"role": "system", "content": env.system_prompt})
+    asked += told({"role": "user", "content": observation})
+    return asked + _cited(board_rows(observation), rng)
+
+
+def searching(game: Game, rng: np.random.Generator) -> list[Part]:
+    """The same of the first board of an attempt that is to be reflected on."""
+    _, attempt, asked = _asked(game, rng, FULL)
+    return [part._replace(kind=GIVEN) for part in asked] + _cited(_boards(attempt)[0], rng)
+
+
+def _cited(rows: Rows, rng: np.random.Generator) -> list[Part]:
     # walls are many, and players few: some places of each symbol
     places: dict[str, list[tuple[int, int]]] = {}
     for r, c in itertools.product(range(len(rows)), range(len(rows[0]))):
@@ -224,8 +236,7 @@ def looking(game: Game, rng: np.random.Generator) -> list[Part]:
     for i in rng.permutation(len(some)):
         place, symbol = cite(rows, *some[int(i)]).split()
         cited += [Part(place, GIVEN), Part(symbol, LEARN)]
-    asked = told({"role": "system", "content": env.system_prompt})
-    return asked + told({"role": "user", "content": observation}) + said(*cited)
+    return said(*cited)
 
 
 def _boards(attempt: Attempt) -> list[Rows]:

@@ -41,6 +41,7 @@ def _sources(game: Game) -> dict[str, Draw]:
         "drill": partial(games.drilling, game),
         "act": partial(games.acting, game),
         "look": partial(games.looking, game),
+        "search": partial(games.searching, game),
         "glance": partial(games.reflecting, game, lengths=(1, 2)),
         "reflect": partial(games.reflecting, game),
     }
@@ -54,7 +55,7 @@ SOURCES: Mapping[str, Mapping[str, Draw]] = {
 """Environment → source → how an example is drawn."""
 
 FIRST = {"turn": 0.25, "drill": 0.25, "look": 0.25, "act": 0.25}
-THEN = {"turn": 0.1, "drill": 0.1, "look": 0.05, "act": 0.2, "glance": 0.2, "reflect": 0.35}
+THEN = {"turn": 0.1, "drill": 0.1, "search": 0.2, "act": 0.15, "glance": 0.15, "reflect": 0.3}
 """Each source's share of the steps, at first and once playing is learnt."""
 
 
