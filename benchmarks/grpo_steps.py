@@ -27,7 +27,7 @@ from erl_envs.policies.transformers import load
 
 TASKS, GROUP, STEPS = 8, 8, 4
 MAX_TOKENS, LR = 32, 1e-5
-OPTIONS_OF_ENV = {**OPTIONS["frozenlake"], "feedback": "transitions"}
+OPTIONS_OF_ENV = OPTIONS["frozenlake"]
 ROWS, TOKEN_BUDGET = 16, 4096
 """A micro-batch: TRL counts sequences, most of them under 256 tokens here; we count tokens."""
 

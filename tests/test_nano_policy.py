@@ -35,7 +35,7 @@ def test_they_passed_their_gates_when_they_were_made(env: str) -> None:
 @pytest.mark.parametrize("env", ENVS)
 def test_told_the_rules_they_play_and_untold_they_guess(env: str) -> None:
     chosen = tasks.load(env, nano.SPLIT)[:25]
-    hidden = {**nano.OPTIONS[env], "feedback": "transitions"}
+    hidden = dict(nano.OPTIONS[env])
     policy = policies.load("nano")
     told = gates.play(policy, chosen, 1, {**hidden, "rules": "shown"}, attempts=1)
     untold = gates.play(policy, chosen, 1, hidden, attempts=1)

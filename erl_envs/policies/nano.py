@@ -14,11 +14,11 @@ FOLDER = Path(__file__).parent.parent / "models" / "nano"
 _NONE = "its models are built by: python -m erl_trainer nano --ship erl_envs/models/nano"
 
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "frozenlake": {"prompt_style": "compact", "coordinates": True},
-    "sokoban": {"prompt_style": "compact", "coordinates": True},
-    "hotpotqa": {"prompt_style": "compact", "top_k": 2},
+    "frozenlake": {"prompt_style": "compact", "coordinates": True, "feedback": "transitions"},
+    "sokoban": {"prompt_style": "compact", "coordinates": True, "feedback": "transitions"},
+    "hotpotqa": {"prompt_style": "compact", "top_k": 2, "feedback": "transitions"},
 }
-"""Options of the environments as nano learnt to play them."""
+"""Options of the environments as nano plays them, unless told otherwise."""
 
 
 def played() -> list[str]:

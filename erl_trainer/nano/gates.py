@@ -69,7 +69,7 @@ def measure(policy: Policy, env: str, samples: int) -> Skills:
         samples: Attempts of a task.
     """
     chosen = tasks.load(env, "small-test")
-    hidden = {**OPTIONS[env], "feedback": "transitions"}
+    hidden = dict(OPTIONS[env])
     told = play(policy, chosen, samples, {**hidden, "rules": "shown"}, attempts=1)
     loop = play(policy, chosen, samples, hidden, attempts=2)
     known = references(erl_envs.make(env, **hidden), chosen)

@@ -284,4 +284,4 @@ def draw_chain(rng: np.random.Generator) -> Chain:
 @functools.cache
 def make(rules: str = "hidden", feedback: str = "outcome") -> HotpotQA:
     """The environment over the corpus's worlds, as nano plays it."""
-    return Reader(**OPTIONS, rules=rules, feedback=feedback)
+    return Reader(**{**OPTIONS, "rules": rules, "feedback": feedback})
