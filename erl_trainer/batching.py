@@ -15,13 +15,11 @@ class Rows(NamedTuple):
 
     Attributes:
         ids_BT: Token ids.
-        mask_BT: 1 where a token is, 0 where padding is.
         at_N: Where each learnt token is predicted, the place before it: an index into B * T.
         target_N: Each learnt token's id, sequence after sequence.
     """
 
     ids_BT: torch.Tensor
-    mask_BT: torch.Tensor
     at_N: torch.Tensor
     target_N: torch.Tensor
 
@@ -118,10 +116,8 @@ def pad(
     width = max(len(ids) for ids, _ in sequences)
     at, target = [], []
     ids_BT = torch.full((len(sequences), width), pad_id, dtype=torch.long)
-    mask_BT = torch.zeros_like(ids_BT)
     for row, (ids, sampled) in enumerate(sequences):
         ids_BT[row, : len(ids)] = torch.tensor(ids)
-        mask_BT[row, : len(ids)] = 1
         learnt = [t for t, (_, was) in enumerate(zip(ids, sampled, strict=True)) if was]
         if learnt and learnt[0] == 0:
             raise ValueError("the first id of a sample is marked as sampled: nothing predicts it")
@@ -129,7 +125,6 @@ def pad(
         target += [ids[t] for t in learnt]
     return Rows(
         ids_BT.to(device),
-        mask_BT.to(device),
         torch.tensor(at, dtype=torch.long, device=device),
         torch.tensor(target, dtype=torch.long, device=device),
     )

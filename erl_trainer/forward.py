@@ -52,7 +52,6 @@ class Scorer(nn.Module):  # type: ignore[misc]
     def forward(
         self,
         ids_BT: torch.Tensor,
-        mask_BT: torch.Tensor,
         at_N: torch.Tensor,
         read: Read,
         *more_N: torch.Tensor,
@@ -63,8 +62,8 @@ class Scorer(nn.Module):  # type: ignore[misc]
         places never exist together.
 
         Args:
-            ids_BT: Token ids, padded on the right.
-            mask_BT: 1 where a token is.
+            ids_BT: Token ids, padded on the right: attention is causal, so that no token sees
+                padding, and without a mask it costs half.
             at_N: Places to read, indices into B * T.
             read: How.
             *more_N: What else `read` needs of each place.
@@ -72,7 +71,7 @@ class Scorer(nn.Module):  # type: ignore[misc]
         Returns:
             The values that `read` gives, of all places.
         """
-        out = self.body(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False)
+        out = self.body(input_ids=ids_BT, use_cache=False)
         hidden_ND = out.last_hidden_state.flatten(0, 1)[at_N]
         chunks = [
             checkpoint(

@@ -130,8 +130,7 @@ class Learner:
         """
         ids_T = torch.tensor(ids, device=self._device)
         at_N = torch.arange(len(ids) - 1, device=self._device)
-        ids_BT = ids_T[None]
-        logp_N, _ = self._scorer(ids_BT, torch.ones_like(ids_BT), at_N, logprobs, ids_T[1:])
+        logp_N, _ = self._scorer(ids_T[None], at_N, logprobs, ids_T[1:])
         if hasattr(self._scorer, "reshard"):
             # no backward pass follows, which would give up the whole weights
             self._scorer.reshard()

@@ -75,8 +75,8 @@ class Objective:
             loss_N = imitation_loss(logp_N, batch.adv_N)
         else:
             with torch.no_grad():
-                (teacher_ND,) = self._scorer(*batch.teacher[:3], hidden)
-            (apart_N,) = self._scorer(*batch.rows[:3], divergences, teacher_ND)
+                (teacher_ND,) = self._scorer(*batch.teacher[:2], hidden)
+            (apart_N,) = self._scorer(*batch.rows[:2], divergences, teacher_ND)
             loss_N = apart_N * batch.adv_N
         loss = loss_N.sum() / size.tokens
         return self._config.distill_weight * loss, {f"loss/{batch.kind}": loss.detach()}
@@ -109,12 +109,12 @@ class Objective:
 
     def _score(self, rows: Rows, temperature: float = 1.0) -> Any:
         """Log-probabilities (nats) of the learnt tokens: at temperature 1, and at this."""
-        return self._scorer(*rows[:3], partial(logprobs, temperature=temperature), rows.target_N)
+        return self._scorer(*rows[:2], partial(logprobs, temperature=temperature), rows.target_N)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _reference(self, rows: Rows) -> Any:
         """Log-probabilities (nats) before training; under LoRA the adapters' absence gives them."""
         if self._frozen is not None:
-            return self._frozen(*rows[:3], logprobs, rows.target_N)[0]
+            return self._frozen(*rows[:2], logprobs, rows.target_N)[0]
         with self._model.disable_adapter():
             return self._score(rows)[0]

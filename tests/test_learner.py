@@ -488,7 +488,6 @@ def test_packs_by_hand() -> None:
 def test_rows_by_hand() -> None:
     rows = pad([([5, 6, 7], [False, True, True]), ([8, 9], [False, True])], pad_id=0, device="cpu")
     assert rows.ids_BT.tolist() == [[5, 6, 7], [8, 9, 0]]
-    assert rows.mask_BT.tolist() == [[1, 1, 1], [1, 1, 0]]
     # 6 is predicted at 0, 7 at 1; 9 at the second row's first place, 3
     assert rows.at_N.tolist() == [0, 1, 3]
     assert rows.target_N.tolist() == [6, 7, 9]

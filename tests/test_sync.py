@@ -187,9 +187,9 @@ def sharded(rank: int, port: int) -> None:
 
     def score(ids: Sequence[int]) -> list[float]:
         ids_T = torch.tensor(ids)
-        ids_BT, at_N = ids_T[None], torch.arange(len(ids) - 1)
+        at_N = torch.arange(len(ids) - 1)
         with torch.no_grad():
-            logp_N, _ = scorer(ids_BT, torch.ones_like(ids_BT), at_N, logprobs, ids_T[1:])
+            logp_N, _ = scorer(ids_T[None], at_N, logprobs, ids_T[1:])
         scorer.reshard()
         return list(logp_N.tolist())
 
