@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RUN := HF_HUB_OFFLINE=1 $(BIN)/python
 
-.PHONY: eval test test-slow bench
+.PHONY: eval test test-slow test-adapters bench
 
 eval: .venv/.models
 	$(RUN) -m erl_envs.eval --attempts 2
@@ -17,6 +17,19 @@ test: .venv/.dev
 
 test-slow: .venv/.dev
 	$(RUN) -m pytest
+
+# each framework in a virtual environment of its own, for their versions clash
+ADAPTERS := verifiers openenv trl skyrl gem rllm verl ray
+
+test-adapters: $(ADAPTERS:%=test-adapter-%)
+
+test-adapter-%: .venv-%/.made
+	HF_HUB_OFFLINE=1 .venv-$*/bin/python -m pytest -rs tests/adapters/test_$*.py
+
+.venv-%/.made: pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check -e ".[$*]" pytest hypothesis
+	@touch $@
 
 bench: .venv/.dev
 	$(RUN) -m pytest benchmarks --benchmark-enable --benchmark-only -o python_files='test_*.py' -s

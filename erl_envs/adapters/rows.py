@@ -1,0 +1,69 @@
+"""Task sets as rows of a dataset, the form in which training frameworks pass tasks around."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from erl_envs import registry, tasks
+from erl_envs.core import Message, Task, TextEnv, canonical_json
+
+
+class Row(TypedDict):
+    """One task, as plain strings and numbers, so that every table format carries it.
+
+    Attributes:
+        env: The environment's id.
+        options: Its options, JSON.
+        task: The task, JSON.
+        prompt: What a policy is told: the system prompt and the first observation.
+    """
+
+    env: str
+    options: str
+    task: str
+    prompt: list[Message]
+
+
+def rows(env: str, split: str, **options: Any) -> list[Row]:
+    """The tasks of a split as rows.
+
+    Raises:
+        ValueError: There is no such environment, split or option; the message lists the valid ones.
+    """
+    player = registry.make(env, **options)
+    return [row(player, task, options) for task in tasks.load(env, split, **options)]
+
+
+def row(env: TextEnv, task: Task, options: Mapping[str, Any]) -> Row:
+    """The row of one task; the environment is reset to it."""
+    observation, _ = env.reset(options={"task": task})
+    return Row(
+        env=env.name,
+        options=canonical_json(options),
+        task=canonical_json(task.to_json()),
+        prompt=[
+            Message(role="system", content=env.system_prompt),
+            Message(role="user", content=observation),
+        ],
+    )
+
+
+def open_row(env: str, options: str, task: str) -> tuple[TextEnv, Task]:
+    """The environment and the task of a row's strings.
+
+    Raises:
+        ValueError: They name no environment, option or task that there is; one line.
+    """
+    return registry.make(env, **_object(options, "options")), Task.from_json(_object(task, "task"))
+
+
+def _object(text: str, what: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{what} must be a JSON object: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{what} must be a JSON object, not {text[:60]!r}")
+    return found
