@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from parity import OPTIONS, Game, games
+
 import erl_envs
-from tests.adapters.parity import OPTIONS, Game, games
 
 ROUNDS = 3
 

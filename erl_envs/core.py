@@ -33,6 +33,7 @@ from erl_envs.records import (
     canonical_json,
     digest,
 )
+from erl_envs.spaces import MAX_ACTION, MAX_OBSERVATION, UnicodeText
 
 __all__ = [
     "LEVELS",
@@ -50,14 +51,10 @@ __all__ = [
     "TextEnv",
     "Tokens",
     "Turn",
-    "UnicodeText",
     "Usage",
     "canonical_json",
     "digest",
 ]
-
-MAX_TEXT = 1 << 20
-"""Characters of the longest text that the spaces contain."""
 
 OUT_OF_TURNS = "out_of_turns"
 
@@ -67,25 +64,6 @@ class EnvError(RuntimeError):
 
     `erl_envs.rollout` marks the attempt invalid with this reason; it is never a reward of 0.
     """
-
-
-class UnicodeText(gym.spaces.Text):
-    """Any string up to a length: `contains` takes all of Unicode, `sample` draws ASCII."""
-
-    def __init__(self, max_length: int = MAX_TEXT) -> None:
-        """A space of strings of at most `max_length` characters."""
-        printable = "".join(map(chr, range(32, 127))) + "\n\t"
-        super().__init__(max_length, min_length=0, charset=printable)
-
-    def contains(self, x: Any) -> bool:
-        """Whether x is a string of at most `max_length` characters."""
-        return isinstance(x, str) and len(x) <= self.max_length
-
-    def sample(self, mask: Any = None, probability: Any = None) -> str:
-        """Up to 64 printable characters: a megabyte of noise would test nothing more."""
-        if mask is None and probability is None:
-            mask = (int(self.np_random.integers(0, 65)), None)
-        return super().sample(mask, probability)
 
 
 @dataclass(frozen=True)
@@ -165,8 +143,8 @@ class TextEnv(gym.Env[str, str]):
             raise ValueError(f"bad value {render_mode!r} for render_mode; valid: None, {modes}")
         self.render_mode = render_mode
         self.options = opt.build(type(self).Options, self.name, options)
-        self.observation_space = UnicodeText()
-        self.action_space = UnicodeText()
+        self.observation_space = UnicodeText(MAX_OBSERVATION)
+        self.action_space = UnicodeText(MAX_ACTION)
         self.task: Task | None = None
         self.turn = 0
         self.max_turns = self.options.max_turns or self.default_max_turns

@@ -1,0 +1,92 @@
+"""Gymnasium's own ways in: `gym.make`, and `make_vec` in one process or in many."""
+
+from __future__ import annotations
+
+import multiprocessing
+from typing import Any
+
+import gymnasium as gym
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector.utils import create_shared_memory, write_to_shared_memory
+from parity import ENVS, OPTIONS, PLAYERS, Played, games
+
+from erl_envs import spaces
+
+IDS = {
+    "frozenlake": "erl_envs:erl_envs/FrozenLake-v0",
+    "sokoban": "erl_envs/Sokoban-v0",
+    "hotpotqa": "erl_envs/HotpotQA-v0",
+}
+
+
+def test_every_environment_has_an_id() -> None:
+    assert sorted(IDS) == sorted(ENVS)
+
+
+@pytest.mark.parametrize("env", ENVS)
+def test_gymnasiums_checker_has_no_complaint(env: str) -> None:
+    check_env(gym.make(IDS[env], **OPTIONS).unwrapped, skip_render_check=True)
+
+
+@pytest.mark.parametrize("player", PLAYERS)
+@pytest.mark.parametrize("env", ENVS)
+def test_made_by_id_it_is_the_plain_environment(env: str, player: str) -> None:
+    made = gym.make(IDS[env], **OPTIONS)
+    for game in games(env, player):
+        assert made.reset(options={"task": game.task})[0] == game.first
+        for turn in game.turns:
+            observation, reward, *ends, info = made.step(turn.message)
+            feedback = info.get("feedback")
+            assert Played(turn.message, observation, float(reward), *ends, feedback) == turn
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("player", PLAYERS)
+@pytest.mark.parametrize("env", ENVS)
+def test_side_by_side_they_are_the_plain_environment(env: str, player: str, mode: Any) -> None:
+    """The same game in every place, one game after another."""
+    played = list(games(env, player))[:3]
+    vector = gym.make_vec(IDS[env], num_envs=3, vectorization_mode=mode, **OPTIONS)
+    try:
+        for game in played:
+            first, _ = vector.reset(options={"task": game.task})
+            assert list(first) == [game.first] * 3
+            for turn in game.turns:
+                found, rewards, terminated, truncated, infos = vector.step((turn.message,) * 3)
+                assert list(found) == [turn.observation] * 3
+                assert rewards.tolist() == [turn.reward] * 3
+                assert terminated.tolist() == [turn.terminated] * 3
+                assert truncated.tolist() == [turn.truncated] * 3
+                if turn.feedback is not None:
+                    assert infos["feedback"].tolist() == [turn.feedback] * 3
+                    assert infos["_feedback"].all()
+    finally:
+        vector.close()
+
+
+@pytest.mark.parametrize("env", ENVS)
+def test_places_have_seeds_and_texts_of_their_own(env: str) -> None:
+    sync, shared = (
+        gym.make_vec(IDS[env], num_envs=4, vectorization_mode=mode, **OPTIONS)
+        for mode in ("sync", "async")
+    )
+    try:
+        for seeds in ([3, 4, 5, 6], [6, 5, 4, 3]):
+            here, there = (list(v.reset(seed=seeds)[0]) for v in (sync, shared))
+            assert here == there and len(set(here)) > 1
+    finally:
+        sync.close()
+        shared.close()
+
+
+def test_a_copy_outlives_the_next_step_and_any_character_passes() -> None:
+    space = spaces.UnicodeText(8)
+    memory = create_shared_memory(space, n=2, ctx=multiprocessing)
+    texts = spaces.SharedTexts(spaces._rows(space, memory))
+    write_to_shared_memory(space, 1, "√\n\ud800🙂", memory)
+    assert list(texts) == ["", "√\n\ud800🙂"]
+    write_to_shared_memory(space, 1, "x", memory)
+    assert texts[0:2] == ("", "x")
+    with pytest.raises(ValueError, match="9 characters; the space has 8"):
+        write_to_shared_memory(space, 0, "123456789", memory)
