@@ -67,26 +67,27 @@ def test_side_by_side_they_are_the_plain_environment(env: str, player: str, mode
 
 @pytest.mark.parametrize("env", ENVS)
 def test_places_have_seeds_and_texts_of_their_own(env: str) -> None:
-    sync, shared = (
+    vectors: list[Any] = [
         gym.make_vec(IDS[env], num_envs=4, vectorization_mode=mode, **OPTIONS)
         for mode in ("sync", "async")
-    )
+    ]
     try:
         for seeds in ([3, 4, 5, 6], [6, 5, 4, 3]):
-            here, there = (list(v.reset(seed=seeds)[0]) for v in (sync, shared))
+            here, there = (list(v.reset(seed=seeds)[0]) for v in vectors)
             assert here == there and len(set(here)) > 1
     finally:
-        sync.close()
-        shared.close()
+        for vector in vectors:
+            vector.close()
 
 
 def test_a_copy_outlives_the_next_step_and_any_character_passes() -> None:
     space = spaces.UnicodeText(8)
     memory = create_shared_memory(space, n=2, ctx=multiprocessing)
     texts = spaces.SharedTexts(spaces._rows(space, memory))
-    write_to_shared_memory(space, 1, "√\n\ud800🙂", memory)
+    write: Any = write_to_shared_memory
+    write(space, 1, "√\n\ud800🙂", memory)
     assert list(texts) == ["", "√\n\ud800🙂"]
-    write_to_shared_memory(space, 1, "x", memory)
+    write(space, 1, "x", memory)
     assert texts[0:2] == ("", "x")
     with pytest.raises(ValueError, match="9 characters; the space has 8"):
-        write_to_shared_memory(space, 0, "123456789", memory)
+        write(space, 0, "123456789", memory)
