@@ -36,9 +36,9 @@ def test_made_by_id_it_is_the_plain_environment(env: str, player: str) -> None:
     for game in games(env, player):
         assert made.reset(options={"task": game.task})[0] == game.first
         for turn in game.turns:
-            observation, reward, *ends, info = made.step(turn.message)
+            observation, reward, lost, cut, info = made.step(turn.message)
             feedback = info.get("feedback")
-            assert Played(turn.message, observation, float(reward), *ends, feedback) == turn
+            assert Played(turn.message, observation, float(reward), lost, cut, feedback) == turn
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
