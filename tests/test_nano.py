@@ -185,16 +185,25 @@ def test_a_reflection_is_learnt_from_a_failure_and_tells_the_truth(game: boards.
 def test_a_reflector_cites_where_things_were_before_they_moved() -> None:
     symbols = {"player": "A", "goal": "B", "hole": "C", "frozen": "D", "player_in_hole": "X"}
     seen = [[list("AD"), list("CB")], [list("DA"), list("CB")], [list("AD"), list("CB")]]
-    assert boards.evidence(seen, symbols) == "player 1,1 A"
-    assert boards.evidence([seen[0], seen[0]], symbols) == ""
+    assert boards.evidence("frozenlake", seen, symbols) == "player 1,1 A"
+    assert boards.evidence("frozenlake", [seen[0], seen[0]], symbols) == ""
     fallen = [seen[0], [list("DD"), list("XB")]]
-    assert boards.evidence(fallen, symbols) == "player 1,1 A hole 2,1 C"
+    assert boards.evidence("frozenlake", fallen, symbols) == "player 1,1 A hole 2,1 C"
+
+
+def test_a_rooms_evidence_is_on_its_last_board() -> None:
     room = {"player": "A", "box": "B", "goal": "C", "floor": "D", "wall": "E"}
+    room |= {"player_on_goal": "a", "box_on_goal": "b"}
     pushed = [[list("ABDC")], [list("DABC")]]
-    assert boards.evidence(pushed, room) == "player 1,1 A box 1,2 B"
+    assert boards.evidence("sokoban", pushed, room) == "player 1,2 A box 1,3 B"
+    home = [*pushed, [list("DDAb")], [list("DADb")]]
+    assert boards.evidence("sokoban", home, room) == "player 1,2 A box 1,4 b"
+    on_goal = [[list("ACDB")], [list("DaDB")]]
+    assert boards.evidence("sokoban", on_goal, room) == "player 1,2 a"
     still = [[list("ABDC")], [list("ABDC")]]
+    assert boards.evidence("sokoban", still, room) == ""
     note = "Turn 1: Right: the box at 1,2 has a wall behind it, so nothing changed."
-    assert boards.evidence(still, room, note) == "box 1,2 B"
+    assert boards.evidence("sokoban", still, room, note) == "box 1,2 B"
 
 
 @pytest.mark.parametrize("game", GAMES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -14,7 +13,7 @@ from erl_envs.grid import DIRECTIONS
 Game = Literal["frozenlake", "sokoban"]
 Rows = list[list[str]]
 
-_STUCK = re.compile(r"the box at (\d+),(\d+) has")
+_STUCK = re.compile(r"the box at \d+,\d+ has")
 
 EDGE = "|"
 """What a player sees beside the board."""
@@ -70,37 +69,36 @@ def guess(game: Game, rows: Rows, rng: np.random.Generator) -> dict[str, str]:
     return {"player_on_goal": named["player"], "box_on_goal": "", **named}
 
 
-def evidence(boards: Sequence[Rows], symbols: Mapping[str, str], feedback: str = "") -> str:
+def evidence(
+    game: Game, boards: Sequence[Rows], symbols: Mapping[str, str], feedback: str = ""
+) -> str:
     """The cells that show what is what, as a reflector cites them: `player 3,4 A`.
 
-    Where a thing was before a move first took it away: a player who left, a box that was pushed, a
-    hole that was fallen into. So all of it can be read off the first board. A box that never moved
-    is where the feedback says that it had something behind it.
+    What moved shows itself; a box that never did, where the feedback says that it had something
+    behind it; a hole, where the player fell. All of it is read off one board.
     """
-    cited: dict[str, str] = {}
-    for before, after in itertools.pairwise(boards):
-        for role in ("player", "box", "hole"):
-            place = _left(before, after, role, symbols)
-            if place is not None:
-                cited.setdefault(role, cite(before, *place))
-    if "box" not in cited and (stuck := _STUCK.search(feedback)):
-        cited["box"] = cite(boards[0], int(stuck[1]) - 1, int(stuck[2]) - 1)
-    return " ".join(f"{role} {cell}" for role, cell in cited.items())
+    forms = {"player": ("player", "player_on_goal"), "box": ("box", "box_on_goal")}
+    board = boards[at(game)]
+    cited = []
+    for role, names in forms.items():
+        shown = [symbols[name] for name in names if name in symbols]
+        places = {_find(rows, shown)[1:] for rows in boards if shown}
+        if len(places) > 1 or (role == "box" and _STUCK.search(feedback)):
+            cited.append(f"{role} {cite(board, *_find(board, shown)[1:])}")
+    if game == "frozenlake":
+        _, r, c = _find(boards[-1], [symbols["player_in_hole"]])
+        cited += [f"hole {cite(board, r, c)}"] if r >= 0 else []
+    return " ".join(cited)
+
+
+def at(game: Game) -> int:
+    """Which of an attempt's boards a reflector looks at: the first (0) or the last (-1).
+
+    The last one is nearest; on FrozenLake's, who fell into a hole hides both.
+    """
+    return 0 if game == "frozenlake" else -1
 
 
 def cite(rows: Rows, r: int, c: int) -> str:
     """A place and what stands there."""
     return f"{r + 1},{c + 1} {rows[r][c]}"
-
-
-def _left(
-    before: Rows, after: Rows, role: str, symbols: Mapping[str, str]
-) -> tuple[int, int] | None:
-    """Where a thing was that a move took away."""
-    if role not in symbols:
-        return None
-    if role == "hole":
-        _, r, c = _find(after, [symbols["player_in_hole"]])
-    else:
-        _, r, c = _find(before, [symbols[role]])
-    return (r, c) if r >= 0 and before[r][c] != after[r][c] else None
