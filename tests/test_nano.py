@@ -194,16 +194,22 @@ def test_a_reflector_cites_where_things_were_before_they_moved() -> None:
 def test_a_rooms_evidence_is_on_its_last_board() -> None:
     room = {"player": "A", "box": "B", "goal": "C", "floor": "D", "wall": "E"}
     room |= {"player_on_goal": "a", "box_on_goal": "b"}
-    pushed = [[list("ABDC")], [list("DABC")]]
-    assert boards.evidence("sokoban", pushed, room) == "player 1,2 A box 1,3 B"
-    home = [*pushed, [list("DDAb")], [list("DADb")]]
-    assert boards.evidence("sokoban", home, room) == "player 1,2 A box 1,4 b"
-    on_goal = [[list("ACDB")], [list("DaDB")]]
-    assert boards.evidence("sokoban", on_goal, room) == "player 1,2 a"
-    still = [[list("ABDC")], [list("ABDC")]]
-    assert boards.evidence("sokoban", still, room) == ""
-    note = "Turn 1: Right: the box at 1,2 has a wall behind it, so nothing changed."
-    assert boards.evidence("sokoban", still, room, note) == "box 1,2 B"
+
+    def rows(inside: str) -> boards.Rows:
+        return [list("EEEEEE"), ["E", *inside, "E"], list("EEEEEE")]
+
+    pushed = [rows("ABDC"), rows("DABC")]
+    scan = "2,2 D 2,3 A 2,4 B 2,5 C "
+    assert boards.evidence("sokoban", pushed, room) == scan + "player 2,3 A box 2,4 B"
+    home = [*pushed, rows("DDAb"), rows("DADb")]
+    scan = "2,2 D 2,3 A 2,4 D 2,5 b "
+    assert boards.evidence("sokoban", home, room) == scan + "player 2,3 A box 2,5 b"
+    on_goal = [rows("ACDB"), rows("DaDB")]
+    assert boards.evidence("sokoban", on_goal, room) == "2,2 D 2,3 a 2,4 D 2,5 B player 2,3 a"
+    still = [rows("ABDC"), rows("ABDC")]
+    assert boards.evidence("sokoban", still, room) == "2,2 A 2,3 B 2,4 D 2,5 C"
+    note = "Turn 1: Right: the box at 2,3 has a wall behind it, so nothing changed."
+    assert boards.evidence("sokoban", still, room, note).endswith("2,5 C box 2,3 B")
 
 
 @pytest.mark.parametrize("game", GAMES)

@@ -75,11 +75,12 @@ def evidence(
     """The cells that show what is what, as a reflector cites them: `player 3,4 A`.
 
     What moved shows itself; a box that never did, where the feedback says that it had something
-    behind it; a hole, where the player fell. All of it is read off one board.
+    behind it; a hole, where the player fell. All of it is read off one board; of a room, whose box
+    and goal are one cell each among many, every cell inside is said first.
     """
     forms = {"player": ("player", "player_on_goal"), "box": ("box", "box_on_goal")}
     board = boards[at(game)]
-    cited = []
+    cited = [] if game == "frozenlake" else [_inside(board)]
     for role, names in forms.items():
         shown = [symbols[name] for name in names if name in symbols]
         places = {_find(rows, shown)[1:] for rows in boards if shown}
@@ -89,6 +90,11 @@ def evidence(
         _, r, c = _find(boards[-1], [symbols["player_in_hole"]])
         cited += [f"hole {cite(board, r, c)}"] if r >= 0 else []
     return " ".join(cited)
+
+
+def _inside(rows: Rows) -> str:
+    height, width = len(rows), len(rows[0])
+    return " ".join(cite(rows, r, c) for r in range(1, height - 1) for c in range(1, width - 1))
 
 
 def at(game: Game) -> int:

@@ -41,14 +41,13 @@ def _sources(game: Game) -> dict[str, Draw]:
         "drill": partial(games.drilling, game),
         "act": partial(games.acting, game),
         "look": partial(games.looking, game),
-        "search": partial(games.searching, game),
         "glance": partial(games.reflecting, game, lengths=(1, 2)),
         "reflect": partial(games.reflecting, game),
     }
 
 
 SOURCES: Mapping[str, Mapping[str, Draw]] = {
-    "frozenlake": _sources("frozenlake"),
+    "frozenlake": {**_sources("frozenlake"), "search": partial(games.searching, "frozenlake")},
     "sokoban": _sources("sokoban"),
     "hotpotqa": {"act": questions.acting, "reflect": questions.reflecting},
 }
