@@ -27,8 +27,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         held = self.keys.shape[2]
         total = held + key_states.shape[2]
         if total > self._keys.shape[2]:
+            room = total // 4 + 16
             self._keys, self._values = (
-                torch.cat([all_, all_.new_empty(*all_.shape[:2], total, all_.shape[3])], dim=2)
+                torch.cat([all_, all_.new_empty(*all_.shape[:2], room, all_.shape[3])], dim=2)
                 for all_ in (self.keys, self.values)
             )
         self._keys[:, :, held:total] = key_states
@@ -38,8 +39,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep some rows of the batch."""
-        super().batch_select_indices(indices)
-        self._keys, self._values = self.keys, self.values
+        held = self.keys.shape[2]
+        self._keys, self._values = self._keys[indices], self._values[indices]
+        self.keys, self.values = self._keys[:, :, :held], self._values[:, :, :held]
 
 
 def gather(pasts: Sequence[Past | None], layers: int) -> tuple[Any, list[int]]:
