@@ -27,7 +27,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         held = self.keys.shape[2]
         total = held + key_states.shape[2]
         if total > self._keys.shape[2]:
-            room = total // 4 + 16
+            room = total - held + total // 4
             self._keys, self._values = (
                 torch.cat([all_, all_.new_empty(*all_.shape[:2], room, all_.shape[3])], dim=2)
                 for all_ in (self.keys, self.values)
