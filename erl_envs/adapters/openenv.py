@@ -1,0 +1,321 @@
+"""The environments behind OpenEnv: a FastAPI app with a session for each socket, and a client.
+
+Tested with openenv 0.10.0. A session sends the policy's raw text and is told the observation;
+with an attempt's last step comes its feedback, a declared field of `TextObservation`. OpenEnv's
+task verbs name tasks by split and index and tell nothing else of them: a task's parameters hold
+the board or the answer.
+"""
+# ruff: noqa: E402 - a missing framework is told of before it is imported
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from erl_envs import registry, tasks
+from erl_envs.adapters.versions import require
+from erl_envs.core import EnvError, Task
+
+require("openenv", "0.10")
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from openenv.core.client_types import StepResult
+from openenv.core.env_client import EnvClient
+from openenv.core.env_server import create_fastapi_app
+from openenv.core.env_server.interfaces import Environment
+from openenv.core.env_server.types import (
+    Action,
+    ConcurrencyConfig,
+    EnvironmentMetadata,
+    Observation,
+    State,
+)
+from pydantic import Field, ValidationError
+
+from erl_envs.adapters.limits import Limits
+
+
+class TextAction(Action):
+    """A policy's message."""
+
+    text: str = Field(description="The policy's raw text.")
+
+    @classmethod
+    def model_validate(cls, obj: Any, **kwargs: Any) -> TextAction:
+        """The action of a JSON object.
+
+        Raises:
+            ValueError: It is none. OpenEnv tells clients the text of this error; of pydantic's own
+                it would tell that there was one.
+        """
+        try:
+            action: TextAction = super().model_validate(obj, **kwargs)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(map(str, first["loc"]))[:60]
+            raise ValueError(
+                f'an action looks like {{"text": "…"}}; {where!r}: {first["msg"]}'
+            ) from error
+        action.text.encode()  # half a surrogate pair could not be sent back in an observation
+        return action
+
+
+class TextObservation(Observation):
+    """What a step brought; `done` and `reward` are OpenEnv's own."""
+
+    text: str = Field(description="The observation.")
+    terminated: bool = Field(default=False, description="Solved or lost.")
+    truncated: bool = Field(default=False, description="Out of turns.")
+    feedback: str | None = Field(default=None, description="The attempt's, with its last step.")
+    outcome: str | None = Field(default=None, description="How it ended, with its last step.")
+    system_prompt: str | None = Field(
+        default=None, description="What a policy is told before the first observation; at reset."
+    )
+
+
+class TextState(State):
+    """Which attempt a session is at; nothing of the world that the policy is not told."""
+
+    env: str = Field(description="The environment's id.")
+    task_id: str | None = Field(default=None, description="Content hash of the task.")
+    done: bool = Field(default=False, description="Whether the attempt has ended.")
+
+
+class TextEnvironment(Environment[TextAction, TextObservation, TextState]):
+    """A session: one of our environments, and the attempt that it is at."""
+
+    SUPPORTS_CONCURRENT_SESSIONS = True
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        """A session; `reset` starts an attempt.
+
+        Args:
+            name: Environment id.
+            options: The environment's.
+
+        Raises:
+            ValueError: No such environment or option; the message lists the valid ones.
+        """
+        super().__init__()
+        self._options = dict(options)
+        self._env = registry.make(name, **options)
+        self._state = TextState(env=name)
+        self._closed = False
+
+    def reset(
+        self,
+        seed: int | None = None,
+        episode_id: str | None = None,
+        *,
+        task: str | Mapping[str, Any] | None = None,
+        split: str | None = None,
+        index: int | None = None,
+        **unknown: Any,
+    ) -> TextObservation:
+        """Start an attempt: at a task, at one of a split, or at a fresh one of the seed.
+
+        Args:
+            seed: Of the environment's random stream.
+            episode_id: A name for the attempt; None makes one up.
+            task: A task as JSON text or object, as in a `Row`.
+            split: One of `list_splits()`, with `index`.
+            index: Number of the task in it, from 0.
+            **unknown: Nothing else is taken.
+
+        Raises:
+            ValueError: There is no such task, or an argument is unknown or bad; one line.
+        """
+        self._check_open()
+        if unknown:
+            raise ValueError(
+                f"unknown reset argument {min(unknown)!r}; "
+                "valid: seed, episode_id, task, split, index"
+            )
+        if seed is not None and (type(seed) is not int or seed < 0):
+            raise ValueError(f"seed must be a whole number from 0, not {seed!r}")
+        if episode_id is not None and not isinstance(episode_id, str):
+            raise ValueError(f"episode_id must be a string, not {episode_id!r}")
+        found = self._task(task, split, index)
+        text, info = self._env.reset(seed=seed, options={"task": found} if found else None)
+        self._state = TextState(
+            episode_id=episode_id or str(uuid.uuid4()),
+            env=self._env.name,
+            task_id=info["task_id"],
+        )
+        return TextObservation(text=text, system_prompt=self._env.system_prompt)
+
+    def _task(
+        self, task: str | Mapping[str, Any] | None, split: str | None, index: int | None
+    ) -> Task | None:
+        if (split is None) != (index is None):
+            raise ValueError("a task of a split needs both split and index")
+        if split is None or index is None:
+            return None if task is None else _read(task)
+        if task is not None:
+            raise ValueError("give a task, or split and index, not both")
+        if not isinstance(split, str):
+            raise ValueError(f"split must be a string, not {split!r}")
+        try:
+            return _at(tasks.load(self._env.name, split, **self._options), index)
+        except IndexError as error:
+            raise ValueError(str(error)) from error
+
+    def step(
+        self, action: TextAction, timeout_s: float | None = None, **kwargs: Any
+    ) -> TextObservation:
+        """Send a message; an unreadable one costs a turn.
+
+        Args:
+            action: The message.
+            timeout_s: OpenEnv's; a step is not cut short.
+            **kwargs: OpenEnv's.
+
+        Raises:
+            RuntimeError: There is no attempt to go on with.
+            EnvError: The environment failed, or the session was closed for its idleness.
+        """
+        self._check_open()
+        text, reward, terminated, truncated, info = self._env.step(action.text)
+        self._state.step_count += 1
+        self._state.done = terminated or truncated
+        return TextObservation(
+            text=text,
+            reward=reward,
+            done=terminated or truncated,
+            terminated=terminated,
+            truncated=truncated,
+            feedback=info.get("feedback"),
+            outcome=info.get("outcome"),
+        )
+
+    @property
+    def state(self) -> TextState:
+        """Which attempt the session is at."""
+        return self._state
+
+    def close(self) -> None:
+        """End the session: OpenEnv would let the socket of an idle one go on playing."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EnvError("the session was closed; connect again")
+
+    def get_metadata(self) -> EnvironmentMetadata:
+        """Name and description."""
+        return EnvironmentMetadata(
+            name=self._env.name,
+            description=(type(self._env).__doc__ or "").partition("\n")[0],
+            version="1",
+        )
+
+    # OpenEnv's task verbs; a first load may take seconds, which other sessions must not wait for
+
+    async def list_splits(self) -> list[dict[str, str]]:
+        """The environment's task sets."""
+        names = await asyncio.to_thread(tasks.splits, self._env.name, **self._options)
+        return [{"name": n, "type": "train" if n.endswith("train") else "test"} for n in names]
+
+    async def num_tasks(self, split: str) -> int:
+        """How many tasks a split has."""
+        return len(await self._load(split))
+
+    async def list_tasks(self, split: str) -> list[dict[str, Any]]:
+        """Index and id of every task of a split."""
+        return await self.get_task_range(split)
+
+    async def get_task(self, split: str, index: int) -> dict[str, Any]:
+        """Index and id of a task.
+
+        Raises:
+            IndexError: There is no such task.
+        """
+        return _spec(_at(await self._load(split), index), index)
+
+    async def get_task_range(
+        self, split: str, start: int | None = None, stop: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Index and id of the tasks of a slice."""
+        numbered = list(enumerate(await self._load(split)))[start:stop]
+        return [_spec(task, index) for index, task in numbered]
+
+    async def _load(self, split: str) -> tuple[Task, ...]:
+        return await asyncio.to_thread(tasks.load, self._env.name, split, **self._options)
+
+
+def _read(task: Any) -> Task:
+    found = json.loads(task) if isinstance(task, str) else task
+    if not isinstance(found, Mapping) or not isinstance(found.get("params", {}), Mapping):
+        raise ValueError("a task is a JSON object with env and params")
+    return Task.from_json(found)
+
+
+def _spec(task: Task, index: int) -> dict[str, Any]:
+    return {"id": task.id, "index": index, "split": task.split}
+
+
+def _at(found: tuple[Task, ...], index: int) -> Task:
+    if type(index) is not int or not 0 <= index < len(found):
+        raise IndexError(f"index must be a whole number from 0 to {len(found) - 1}, not {index!r}")
+    return found[index]
+
+
+class TextClient(EnvClient[TextAction, TextObservation, TextState]):
+    """A session at a server: `reset(task=…)`, `step(TextAction(text=…))`, `state()`."""
+
+    def _step_payload(self, action: TextAction) -> dict[str, Any]:
+        return {"text": action.text}
+
+    def _parse_result(self, payload: dict[str, Any]) -> StepResult[TextObservation]:
+        reward, done = payload["reward"], payload["done"]
+        observation = TextObservation(**payload["observation"], reward=reward, done=done)
+        return StepResult(observation=observation, reward=reward, done=done)
+
+    def _parse_state(self, payload: dict[str, Any]) -> TextState:
+        return TextState(**payload)
+
+
+def app(
+    env: str,
+    max_sessions: int = 64,
+    max_body: int = 1 << 20,
+    idle: float = 600.0,
+    **options: Any,
+) -> FastAPI:
+    """An environment as an OpenEnv application, its data loaded.
+
+    Args:
+        env: Environment id.
+        max_sessions: Most sessions at a time.
+        max_body: Most bytes of an HTTP request; of a socket's messages, the server's limit holds.
+        idle: Seconds without a message after which a session is closed.
+        **options: The environment's.
+
+    Raises:
+        ValueError: There is no such environment or option; the message lists the valid ones.
+    """
+    registry.make(env, **options).reset(seed=0)
+    made: FastAPI = create_fastapi_app(
+        functools.partial(TextEnvironment, env, options),
+        TextAction,
+        TextObservation,
+        concurrency_config=ConcurrencyConfig(
+            max_concurrent_envs=max_sessions, session_timeout=idle
+        ),
+        env_name=env,
+        state_cls=TextState,
+        mode="simulation",
+    )
+    for kind, status in ((ValueError, 422), (RuntimeError, 409), (EnvError, 503)):
+        made.add_exception_handler(kind, functools.partial(_told, status))
+    made.add_middleware(Limits, max_body=max_body, idle=idle)
+    return made
+
+
+async def _told(status: int, _: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, status)

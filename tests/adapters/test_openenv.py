@@ -1,0 +1,372 @@
+"""OpenEnv carries what the environments say, through its own server and clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+pytest.importorskip("openenv", reason="OpenEnv is not installed: make test-adapter-openenv")
+
+import httpx
+import websockets
+from openenv.core import GenericEnvClient
+from parity import ENVS, OPTIONS, PLAYERS, Game, Played, games
+from websockets.sync.client import connect
+
+import erl_envs
+from erl_envs import tasks
+from erl_envs.adapters.openenv import TextAction, TextClient, app
+from erl_envs.core import EnvError
+from erl_envs.frozenlake import FrozenLake
+from erl_envs.serve import main, make_server
+
+MAX_BODY = 1 << 16
+
+
+@contextmanager
+def serving(env: str, max_sessions: int = 64, **limits: Any) -> Iterator[str]:
+    """The URL of a server in a thread of this process."""
+    made = app(env, max_sessions, MAX_BODY, **limits, **OPTIONS)
+    server = make_server(made, max_sessions, MAX_BODY)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving("frozenlake") as found:
+        yield found
+
+
+def played(message: str, result: Any) -> Played:
+    seen = result.observation
+    assert (seen.reward, seen.done) == (result.reward, result.done)
+    assert result.done == (seen.terminated or seen.truncated)
+    assert not seen.metadata and seen.system_prompt is None
+    return Played(message, seen.text, result.reward, seen.terminated, seen.truncated, seen.feedback)
+
+
+def replay(client: Any, game: Game) -> None:
+    """Play a game through a synchronous client and find the plain environment's turns."""
+    start = client.reset(task=game.task.to_json())
+    assert start.observation.text == game.first
+    assert start.observation.system_prompt == game.system_prompt
+    assert (start.reward, start.done, start.observation.feedback) == (None, False, None)
+    turns = [played(text, client.step(TextAction(text=text))) for text in game.messages]
+    assert turns == game.turns
+    assert client.state().task_id == game.task.id and client.state().done
+
+
+@pytest.mark.parametrize("env", ENVS)
+def test_plays_as_the_plain_environment(env: str) -> None:
+    with serving(env) as url, TextClient(base_url=url).sync() as client:
+        for player in PLAYERS:  # one session for all: an attempt leaves nothing to the next
+            for game in games(env, player):
+                replay(client, game)
+
+
+def test_sixty_four_sessions_at_a_time(url: str) -> None:
+    async def one(game: Game) -> None:
+        async with TextClient(base_url=url) as client:
+            start = await client.reset(task=game.task.to_json())
+            assert start.observation.text == game.first
+            await everyone.wait()
+            for turn in game.turns:
+                assert (
+                    played(turn.message, await client.step(TextAction(text=turn.message))) == turn
+                )
+            assert (await client.state()).task_id == game.task.id
+            await everyone.wait()
+            if game is mixed[0]:
+                with pytest.raises(RuntimeError, match="Server at capacity: 64/64"):
+                    await TextClient(base_url=url).reset()
+            await everyone.wait()
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*map(one, mixed))
+
+    mixed = [*games("frozenlake", "random"), *games("frozenlake", "oracle")]
+    mixed = (mixed * 2)[:64]
+    everyone = Barrier(64)
+    asyncio.run(all_of_them())
+
+
+class Barrier:
+    """Lets go when so many wait, again and again."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._waiting, self._gate = count, 0, asyncio.Event()
+
+    async def wait(self) -> None:
+        self._waiting += 1
+        gate = self._gate
+        if self._waiting == self._count:
+            self._waiting, self._gate = 0, asyncio.Event()
+            gate.set()
+        await gate.wait()
+
+
+def test_seeds_are_honoured(url: str) -> None:
+    with TextClient(base_url=url).sync() as client:
+        for seed in (0, 7, 7, 2**40):
+            plain = erl_envs.make("frozenlake", **OPTIONS)
+            text, info = plain.reset(seed=seed)
+            start = client.reset(seed=seed, episode_id=f"seed {seed}")
+            assert start.observation.text == text
+            state = client.state()
+            assert (state.task_id, state.episode_id) == (info["task_id"], f"seed {seed}")
+            step = client.step(TextAction(text="```Up```"))
+            assert step.observation.text == plain.step("```Up```")[0]
+
+
+def test_task_verbs_name_tasks_and_tell_nothing_of_them() -> None:
+    with serving("hotpotqa") as url:
+        known = tasks.load("hotpotqa", "test", **OPTIONS)
+        with httpx.Client(base_url=f"{url}/hotpotqa", timeout=30) as http:
+            names = http.get("/splits").json()
+            assert [name["name"] for name in names] == tasks.splits("hotpotqa")
+            assert http.post("/num_tasks", json={"split": "test"}).json()["num_tasks"] == len(known)
+            specs = http.post("/tasks", json={"split": "test"}).json()["tasks"]
+            assert specs == [{"id": t.id, "index": i, "split": "test"} for i, t in enumerate(known)]
+            part = http.post("/task_range", json={"split": "test", "start": 3, "stop": 5}).json()
+            assert part["tasks"] == specs[3:5]
+            one = http.post("/task", json={"split": "test", "index": 3}).json()["task"]
+            assert one == specs[3]
+            gone = http.post("/task", json={"split": "test", "index": 10**6})
+            assert gone.status_code == 400
+            none = http.post("/num_tasks", json={"split": "tset"})
+            assert none.status_code == 422 and "no split 'tset'" in none.json()["detail"]
+        with TextClient(base_url=url).sync() as client:
+            start = client.reset(split="test", index=3)
+            assert client.state().task_id == one["id"]
+            plain = erl_envs.make("hotpotqa", **OPTIONS)
+            assert start.observation.text == plain.reset(options={"task": known[3]})[0]
+
+
+BAD_ACTIONS = [
+    ({}, "'text': Field required"),
+    ({"text": 1}, "'text': Input should be a valid string"),
+    ({"text": None}, "'text': Input should be a valid string"),
+    ({"text": "a", "more": 1}, "'more': Extra inputs"),
+    ({"text": "a", "metadata": []}, "'metadata': Input should be a valid dict"),
+    ({"text": "\ud800"}, "surrogates not allowed"),
+    ({"\ud800": "a"}, "Input should be a valid string"),
+    ([], "Invalid message"),
+]
+
+
+def test_bad_actions_cost_nothing(url: str) -> None:
+    game = next(iter(games("frozenlake", "random")))
+    with TextClient(base_url=url).sync() as other, GenericEnvClient(base_url=url).sync() as client:
+        other.reset(task=game.task.to_json())
+        client.reset(task=game.task.to_json())
+        for action, reason in BAD_ACTIONS:
+            payload: Any = action
+            client.async_client._step_payload = lambda action: action
+            with pytest.raises(RuntimeError, match=reason) as caught:
+                client.step(payload)
+            assert "\n" not in str(caught.value)
+        for text in game.messages:
+            last = client.step({"text": text})
+        assert last.observation["feedback"] == game.turns[-1].feedback
+        with pytest.raises(RuntimeError, match=r"no attempt is under way; call reset\(\) first"):
+            client.step({"text": "more"})
+        assert client.state()["step_count"] == len(game.turns)
+        turns = [played(text, other.step(TextAction(text=text))) for text in game.messages]
+        assert turns == game.turns
+
+
+BAD_RESETS = [
+    ({"sed": 1}, "unknown reset argument 'sed'; valid: seed, episode_id, task, split, index"),
+    ({"seed": -1}, "seed must be a whole number from 0, not -1"),
+    ({"seed": "1"}, "seed must be a whole number from 0, not '1'"),
+    ({"seed": True}, "seed must be a whole number from 0, not True"),
+    ({"episode_id": 1}, "episode_id must be a string"),
+    ({"split": "test"}, "needs both split and index"),
+    ({"split": "tset", "index": 0}, "no split 'tset'; valid: train, test"),
+    ({"split": "test", "index": 10**6}, "index must be a whole number from 0 to 199"),
+    ({"split": "test", "index": -1}, "index must be a whole number from 0 to 199"),
+    ({"split": "test", "index": "0"}, "index must be a whole number from 0 to 199"),
+    ({"split": [], "index": 0}, "split must be a string"),
+    ({"split": "test", "index": 0, "task": {}}, "not both"),
+    ({"task": {}}, "missing task fields"),
+    ({"task": "["}, "Expecting value"),
+    ({"task": [1]}, "a task is a JSON object"),
+    ({"task": {"env": "frozenlake", "params": []}}, "a task is a JSON object"),
+    ({"task": {"env": "frozenlake", "params": {"sede": 1}}}, "a frozenlake task has the fields"),
+    ({"task": {"env": "sokoban", "params": {}}}, "this is frozenlake; the task is for sokoban"),
+    ({"task": {"env": "frozenlake", "params": {}, "id": "0"}}, "task id '0' does not match"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "reason"), BAD_RESETS)
+def test_bad_resets(url: str, arguments: dict[str, Any], reason: str) -> None:
+    with TextClient(base_url=url).sync() as client:
+        with pytest.raises(RuntimeError, match=reason) as caught:
+            client.reset(**arguments)
+        assert "\n" not in str(caught.value)
+        client.reset(seed=1)
+
+
+@pytest.mark.parametrize("raw", ["", "[]", "nonsense", '{"type": 3}', "[" * 10_000, b"\xff"])
+def test_nonsense_on_a_socket(url: str, raw: str | bytes) -> None:
+    with connect(f"{url.replace('http', 'ws')}/ws") as plain:
+        plain.send(raw)
+        assert json.loads(plain.recv(10))["type"] == "error"
+    assert httpx.get(f"{url}/health").status_code == 200
+
+
+def test_plain_http_has_no_session(url: str) -> None:
+    with httpx.Client(base_url=url) as http:
+        start = http.post("/reset", json={"seed": 7})
+        assert start.json()["observation"]["text"] == erl_envs.make("frozenlake").reset(seed=7)[0]
+        assert http.get("/state").json()["task_id"] is None
+        step = http.post("/step", json={"action": {"text": "```Up```"}})
+        assert (step.status_code, step.json()["detail"][:26]) == (409, "no attempt is under way; c")
+        assert http.post("/step", json={"action": {}}).status_code == 422
+        assert http.post("/reset", json={"seed": -1}).status_code == 422
+        assert http.post("/reset", json={"sed": 1}).status_code == 422
+
+
+@pytest.mark.parametrize("size", [MAX_BODY + 1, 10 * MAX_BODY])
+def test_big_requests(url: str, size: int) -> None:
+    game = next(iter(games("frozenlake", "oracle")))
+    with TextClient(base_url=url).sync() as other:
+        other.reset(task=game.task.to_json())
+        refused = httpx.post(f"{url}/reset", content=b" " * size)
+        assert refused.status_code == 413
+        assert refused.json() == {"detail": f"the body has more than {MAX_BODY} bytes"}
+        with TextClient(base_url=url).sync() as client:
+            client.reset(seed=1)
+            with pytest.raises(websockets.ConnectionClosed, match="message too big"):
+                client.step(TextAction(text="x" * size))
+        turns = [played(text, other.step(TextAction(text=text))) for text in game.messages]
+        assert turns == game.turns
+
+
+def soon(attempt: Callable[[], Any]) -> None:
+    """Try until it works, for ten seconds."""
+    until = time.monotonic() + 10
+    while True:
+        try:
+            attempt()
+            return
+        except (RuntimeError, ConnectionError, websockets.ConnectionClosed):
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
+def fresh_session(url: str) -> None:
+    with TextClient(base_url=url).sync() as client:
+        client.reset(seed=1)
+
+
+def test_a_session_that_disappears_leaves_its_place() -> None:
+    game = next(iter(games("frozenlake", "random")))
+    with serving("frozenlake", max_sessions=2) as url, TextClient(base_url=url).sync() as other:
+        other.reset(task=game.task.to_json())
+        other.step(TextAction(text=game.messages[0]))
+        for _ in range(3):
+            gone = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
+            with connect(f"{url.replace('http', 'ws')}/ws", sock=gone) as lost:
+                lost.send('{"type": "reset", "data": {"seed": 1}}')
+                lost.recv(10)
+                with pytest.raises(RuntimeError, match="at capacity: 2/2"):
+                    fresh_session(url)
+                gone.shutdown(socket.SHUT_RDWR)  # no closing handshake
+            soon(lambda: fresh_session(url))
+        turns = [played(text, other.step(TextAction(text=text))) for text in game.messages[1:]]
+        assert turns == game.turns[1:]
+
+
+def test_silence_ends_a_session() -> None:
+    with serving("frozenlake", max_sessions=1, idle=0.5) as url:
+        with (
+            connect(f"{url.replace('http', 'ws')}/ws") as silent,
+            pytest.raises(websockets.ConnectionClosed, match=r"nothing was said for 0\.5 s"),
+        ):
+            silent.recv(10)
+        create = {"jsonrpc": "2.0", "id": 1, "method": "openenv/session/create", "params": {}}
+        made = httpx.post(f"{url}/mcp", json=create).json()["result"]
+        assert made["session_id"]  # has no socket: OpenEnv itself takes its place back, in seconds
+        with pytest.raises(RuntimeError, match="at capacity: 1/1"):
+            fresh_session(url)
+        soon(lambda: fresh_session(url))
+        with connect(f"{url.replace('http', 'ws')}/ws?session_id={made['session_id']}") as late:
+            assert "Unknown session_id" in str(late.recv(10))
+
+
+def test_an_environment_that_fails_says_so(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise EnvError("the retriever is down")
+
+    with TextClient(base_url=url).sync() as client:
+        client.reset(seed=1)
+        with monkeypatch.context() as patch:
+            patch.setattr(FrozenLake, "act", fail)
+            with pytest.raises(RuntimeError, match="the retriever is down"):
+                client.step(TextAction(text="```Up```"))
+        client.step(TextAction(text="```Up```"))
+
+
+def test_openenv_finds_the_server_in_order(url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "openenv.cli", "validate", "--url", url, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_command_serves_until_interrupted() -> None:
+    command = [sys.executable, "-m", "erl_envs.serve", "frozenlake", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            told = process.stdout.readline().split()
+            assert told[:3] == ["frozenlake", "answers", "at"]
+            fresh_session(told[3])
+            process.send_signal(signal.SIGINT)
+            assert (process.stdout.read(), process.wait(30)) == ("stopped\n", 0)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["frozenlak"], "no environment 'frozenlak'; valid: frozenlake"),
+        (["frozenlake", "--option", "rule=shown"], "frozenlake has no option 'rule'"),
+        (["frozenlake", "--port", "99999"], "port must be 0-65535"),
+        (["frozenlake", "--host", "no.such.host.invalid"], "error: "),
+        (["frozenlake", "--idle", "0"], "must be above 0"),
+        (["frozenlake", "--idle", "nan"], "must be above 0"),
+        (["frozenlake", "--max-sessions", "0"], "must be above 0"),
+    ],
+)
+def test_bad_arguments(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and reason in said and said.count("\n") == 1
