@@ -123,7 +123,7 @@ class Config:
     reflect_temperature: float = 1.0
     reflect_top_p: float = 1.0
     max_tokens: int = 32
-    reflect_max_tokens: int = 64
+    reflect_max_tokens: int = 96
 
     advantage: Literal["mean", "mean_std", "raft"] = "mean"
     small_group: Literal["zero", "pool"] = "pool"

@@ -192,24 +192,24 @@ def test_a_reflector_cites_where_things_were_before_they_moved() -> None:
 
 
 def test_a_rooms_evidence_is_on_its_last_board() -> None:
-    room = {"player": "A", "box": "B", "goal": "C", "floor": "D", "wall": "E"}
-    room |= {"player_on_goal": "a", "box_on_goal": "b"}
+    room = {"player": "A", "box": "B", "goal": "C", "floor": "D", "wall": "E", "box_on_goal": "b"}
 
     def rows(inside: str) -> boards.Rows:
         return [list("EEEEEE"), ["E", *inside, "E"], list("EEEEEE")]
 
-    pushed = [rows("ABDC"), rows("DABC")]
-    scan = "2,2 D 2,3 A 2,4 B 2,5 C "
-    assert boards.evidence("sokoban", pushed, room) == scan + "player 2,3 A box 2,4 B"
-    home = [*pushed, rows("DDAb"), rows("DADb")]
-    scan = "2,2 D 2,3 A 2,4 D 2,5 b "
-    assert boards.evidence("sokoban", home, room) == scan + "player 2,3 A box 2,5 b"
-    on_goal = [rows("ACDB"), rows("DaDB")]
-    assert boards.evidence("sokoban", on_goal, room) == "2,2 D 2,3 a 2,4 D 2,5 B player 2,3 a"
-    still = [rows("ABDC"), rows("ABDC")]
-    assert boards.evidence("sokoban", still, room) == "2,2 A 2,3 B 2,4 D 2,5 C"
-    note = "Turn 1: Right: the box at 2,3 has a wall behind it, so nothing changed."
-    assert boards.evidence("sokoban", still, room, note).endswith("2,5 C box 2,3 B")
+    scan = "2,2 D 2,3 A 2,4 | 2,5 b"
+    assert boards.evidence("sokoban", [rows("ABDC"), rows("DADb")], room) == scan
+    notes = """Turn 1: Right: the player moved from 2,2 to 2,3, pushing a box to 2,4.
+Turn 2: Right: the player moved from 2,3 to 2,4, pushing a box off a goal to 2,5.
+Turn 3: Left: the player moved from 2,4 to 2,3.
+"""
+    moved = "the player moved from 2,4 to 2,3 A"
+    pushed = ", pushing a box off a goal to 2,5 b"
+    told = boards.evidence("sokoban", [rows("DADb")], room, notes)
+    assert told == f"{scan} {moved} {pushed}"
+    notes += "Turn 4: Right: the box at 2,5 has a wall behind it, so nothing changed."
+    told = boards.evidence("sokoban", [rows("DADb")], room, notes)
+    assert told == f"{scan} {moved} the box at 2,5 b"
 
 
 @pytest.mark.parametrize("game", GAMES)

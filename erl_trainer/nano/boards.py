@@ -13,10 +13,17 @@ from erl_envs.grid import DIRECTIONS
 Game = Literal["frozenlake", "sokoban"]
 Rows = list[list[str]]
 
-_STUCK = re.compile(r"the box at \d+,\d+ has")
+_PLACE = r"(?P<r>\d),(?P<c>\d)"
+_NOTES = [
+    re.compile(rf"the player moved from \d,\d to {_PLACE}"),
+    re.compile(rf"(, pushing a box( off a goal)? to|the box at) {_PLACE}"),
+]
 
 EDGE = "|"
 """What a player sees beside the board."""
+
+AGAIN = "|"
+"""A symbol that has been said before."""
 
 
 def board_rows(observation: str) -> Rows:
@@ -72,37 +79,43 @@ def guess(game: Game, rows: Rows, rng: np.random.Generator) -> dict[str, str]:
 def evidence(
     game: Game, boards: Sequence[Rows], symbols: Mapping[str, str], feedback: str = ""
 ) -> str:
-    """The cells that show what is what, as a reflector cites them: `player 3,4 A`.
+    """The cells that show what is what, as a reflector cites them."""
+    if game == "sokoban":
+        return _in_room(boards[-1], feedback)
+    return _on_ice(boards, symbols)
 
-    What moved shows itself; a box that never did, where the feedback says that it had something
-    behind it; a hole, where the player fell. All of it is read off one board; of a room, whose box
-    and goal are one cell each among many, every cell inside is said first.
+
+def _on_ice(boards: Sequence[Rows], symbols: Mapping[str, str]) -> str:
+    """Where the player left, and where it fell: `player 3,4 A hole 4,4 C`, of the first board.
+
+    On the last one, who fell into a hole hides both.
     """
-    forms = {"player": ("player", "player_on_goal"), "box": ("box", "box_on_goal")}
-    board = boards[at(game)]
-    cited = [] if game == "frozenlake" else [_inside(board)]
-    for role, names in forms.items():
-        shown = [symbols[name] for name in names if name in symbols]
-        places = {_find(rows, shown)[1:] for rows in boards if shown}
-        if len(places) > 1 or (role == "box" and _STUCK.search(feedback)):
-            cited.append(f"{role} {cite(board, *_find(board, shown)[1:])}")
-    if game == "frozenlake":
-        _, r, c = _find(boards[-1], [symbols["player_in_hole"]])
-        cited += [f"hole {cite(board, r, c)}"] if r >= 0 else []
+    first, cited = boards[0], []
+    places = {_find(rows, [symbols["player"]])[1:] for rows in boards}
+    if len(places) > 1:
+        cited.append(f"player {cite(first, *_find(first, [symbols['player']])[1:])}")
+    _, r, c = _find(boards[-1], [symbols["player_in_hole"]])
+    if r >= 0:
+        cited.append(f"hole {cite(first, r, c)}")
     return " ".join(cited)
 
 
-def _inside(rows: Rows) -> str:
-    height, width = len(rows), len(rows[0])
-    return " ".join(cite(rows, r, c) for r in range(1, height - 1) for c in range(1, width - 1))
+def _in_room(rows: Rows, feedback: str) -> str:
+    """The last board's inside, and the last notes that name a place, each with what stands there.
 
-
-def at(game: Game) -> int:
-    """Which of an attempt's boards a reflector looks at: the first (0) or the last (-1).
-
-    The last one is nearest; on FrozenLake's, who fell into a hole hides both.
+    Each symbol is said once, `2,2 D 2,3 | 2,4 A`: so what is one cell among many stands out.
     """
-    return 0 if game == "frozenlake" else -1
+    words, known = [], set()
+    for r in range(1, len(rows) - 1):
+        for c in range(1, len(rows[r]) - 1):
+            symbol = rows[r][c]
+            words.append(f"{r + 1},{c + 1} {AGAIN if symbol in known else symbol}")
+            known.add(symbol)
+    for note in _NOTES:
+        if found := list(note.finditer(feedback)):
+            place = found[-1]
+            words.append(f"{place[0]} {rows[int(place['r']) - 1][int(place['c']) - 1]}")
+    return " ".join(words)
 
 
 def cite(rows: Rows, r: int, c: int) -> str:

@@ -21,7 +21,7 @@ from erl_envs.grid import DIRECTIONS, GridEnv, split_of
 from erl_envs.policies.nano import OPTIONS
 from erl_envs.reflection import reflection_messages, second_prompt
 from erl_envs.sokoban.levels import draw_paper_room
-from erl_trainer.nano.boards import Game, Rows, at, board_rows, cite, evidence, guess, reason
+from erl_trainer.nano.boards import Game, Rows, board_rows, cite, evidence, guess, reason
 from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, said, told
 from erl_trainer.nano.guide import Guide
 
@@ -221,9 +221,9 @@ def looking(game: Game, rng: np.random.Generator) -> list[Part]:
 
 
 def searching(game: Game, rng: np.random.Generator) -> list[Part]:
-    """The same of the board that a reflector looks at, after all that it is told."""
+    """The same of the first board of an attempt that is to be reflected on."""
     _, attempt, asked = _asked(game, rng, FULL)
-    return [part._replace(kind=GIVEN) for part in asked] + _cited(_boards(attempt)[at(game)], rng)
+    return [part._replace(kind=GIVEN) for part in asked] + _cited(_boards(attempt)[0], rng)
 
 
 def _cited(rows: Rows, rng: np.random.Generator) -> list[Part]:
