@@ -13,15 +13,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import erl_envs
-from erl_envs import tasks
-from erl_envs.core import Task
+from erl_envs.adapters.rows import rows
 from erl_envs.policies.nano import OPTIONS
 from erl_envs.policies.transformers import load
 
@@ -70,110 +67,25 @@ def ours(model: str) -> list[dict[str, float]]:
     return found
 
 
-class Plays:
-    """TRL's rollout function: every live attempt's next message in one `generate`, turn by turn."""
+class Timed:
+    """The adapter as TRL's rollout function, and what each call took and gave."""
 
-    def __init__(self, chosen: Sequence[Task], tokenizer: Any) -> None:
-        self.tasks = {task.id: task for task in chosen}
-        self.tokenizer = tokenizer
+    def __init__(self, rollout: Any) -> None:
+        self.rollout = rollout
         self.found: list[dict[str, float]] = []
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
-    def __call__(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
-        """Play; token ids, their log-probabilities, which of them were sampled, rewards."""
+    def __call__(self, prompts: Any, trainer: Any) -> dict[str, Any]:
         began = time.perf_counter()
-        model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), self.tokenizer
-        envs: list[Any] = []
-        messages: list[list[dict[str, str]]] = []
-        ids: list[list[int]] = []
-        starts: list[int] = []
-        for prompt in prompts:
-            env = erl_envs.make("frozenlake", **OPTIONS_OF_ENV)
-            observation, _ = env.reset(
-                options={"task": self.tasks[prompt[0]["content"]]}, seed=len(envs)
-            )
-            envs.append(env)
-            messages.append(
-                [
-                    {"role": "system", "content": env.system_prompt},
-                    {"role": "user", "content": observation},
-                ]
-            )
-            ids.append(self._encode(messages[-1]))
-            starts.append(len(ids[-1]))
-        sampled: list[list[int]] = [[] for _ in envs]
-        logprobs: list[list[float]] = [[] for _ in envs]
-        rewards = [0.0] * len(envs)
-        live = list(range(len(envs)))
-        model.eval()
-        while live:
-            batch = tokenizer.pad({"input_ids": [ids[i] for i in live]}, return_tensors="pt")
-            out = model.generate(
-                **batch,
-                max_new_tokens=MAX_TOKENS,
-                do_sample=True,
-                temperature=1.0,
-                top_k=0,
-                top_p=1.0,
-                output_logits=True,
-                return_dict_in_generate=True,
-            )
-            width = batch["input_ids"].shape[1]
-            new_BT = out.sequences[:, width:]
-            logp_BT = torch.stack(
-                [
-                    logits.float().log_softmax(-1).gather(1, new_BT[:, t : t + 1])[:, 0]
-                    for t, logits in enumerate(out.logits)
-                ],
-                1,
-            )
-            still = []
-            for row, i in enumerate(live):
-                new = new_BT[row].tolist()
-                if tokenizer.eos_token_id in new:
-                    new = new[: new.index(tokenizer.eos_token_id) + 1]
-                ids[i] += new
-                sampled[i] += [1] * len(new)
-                logprobs[i] += logp_BT[row, : len(new)].tolist()
-                text = tokenizer.decode(new, skip_special_tokens=True)
-                observation, reward, ended, cut, _ = envs[i].step(text)
-                rewards[i] += reward
-                if ended or cut:
-                    continue
-                messages[i] += [
-                    {"role": "assistant", "content": text},
-                    {"role": "user", "content": observation},
-                ]
-                said = self._encode([*messages[i][:1], messages[i][-1]])
-                answer = said[len(self._encode(messages[i][:1], more=False)) :]
-                ids[i] += answer
-                sampled[i] += [0] * len(answer)
-                logprobs[i] += [0.0] * len(answer)
-                still.append(i)
-            live = still
-        model.train()
+        played: dict[str, Any] = self.rollout(prompts, trainer)
         self.found.append(
             {
                 "rollout": time.perf_counter() - began,
-                "sampled": sum(map(sum, sampled)),
-                "sequence": sum(map(len, ids)),
-                "reward": sum(rewards) / len(rewards),
+                "sampled": sum(map(sum, played["env_mask"])),
+                "sequence": sum(map(len, [*played["prompt_ids"], *played["completion_ids"]])),
+                "reward": statistics.fmean(played["reward"]),
             }
         )
-        return {
-            "prompt_ids": [row[:start] for row, start in zip(ids, starts, strict=True)],
-            "completion_ids": [row[start:] for row, start in zip(ids, starts, strict=True)],
-            "logprobs": logprobs,
-            "env_mask": sampled,
-            "reward": rewards,
-        }
-
-    def _encode(self, messages: Any, more: bool = True) -> list[int]:
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=more
-        )
-        found: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return found
+        return played
 
 
 def trl(model: str) -> list[dict[str, float]]:
@@ -182,10 +94,12 @@ def trl(model: str) -> list[dict[str, float]]:
     from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    chosen = tasks.load("frozenlake", "small-train", **OPTIONS_OF_ENV)[: TASKS * STEPS]
+    from erl_envs.adapters.trl import TextRollout, env_reward
+
+    data = Dataset.from_list(rows("frozenlake", "small-train", **OPTIONS_OF_ENV)[: TASKS * STEPS])
     loaded, tokenizer = load(model)
     tokenizer.padding_side = "left"
-    plays = Plays(chosen, tokenizer)
+    plays = Timed(TextRollout(data, MAX_TOKENS, TASKS * GROUP))
     ends: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
@@ -215,11 +129,9 @@ def trl(model: str) -> list[dict[str, float]]:
         )
         trainer = GRPOTrainer(
             model=loaded.float(),
-            reward_funcs=lambda reward, **_: reward,
+            reward_funcs=env_reward,
             args=args,
-            train_dataset=Dataset.from_list(
-                [{"prompt": [{"role": "user", "content": task.id}]} for task in chosen]
-            ),
+            train_dataset=data,
             processing_class=tokenizer,
             rollout_func=plays,
             callbacks=[Clock()],

@@ -45,7 +45,7 @@ LAYERS = [
     {"erl_trainer.objective", "erl_trainer.context"},
     {"erl_trainer.erl", "erl_trainer.learner", "erl_trainer.sync", "erl_trainer.actor"},
     {"erl_trainer.checkpoint", "erl_trainer.metrics"},
-    {"erl_trainer.train", "erl_trainer.sft"},
+    {"erl_trainer.train", "erl_trainer.sft", "erl_trainer.trl", "erl_trainer.verl"},
     {"erl_trainer.launch"},
     {"erl_trainer.plots"},
     {"erl_trainer.curves", "erl_trainer.nano"},
