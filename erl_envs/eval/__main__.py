@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,19 @@ from rich.console import Console
 from erl_envs import policies, registry
 from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain
 from erl_envs.eval.progress import show_progress
-from erl_envs.eval.run import REFLECTION_TEMPERATURE, REFLECTION_TOP_P, Config, evaluate
+from erl_envs.eval.run import (
+    REFLECTION_TEMPERATURE,
+    REFLECTION_TOP_P,
+    Config,
+    Executor,
+    Here,
+    evaluate,
+)
 from erl_envs.eval.runfolder import RunFolder
 from erl_envs.eval.table import print_run
+from erl_envs.extras import missing_extra
 from erl_envs.options import read_pair
-from erl_envs.policies import Policy, Sampling, nano
+from erl_envs.policies import Sampling, nano
 from erl_envs.policies.openai import DEFAULT_URL
 
 ENVS, DEFAULT_POLICY = ("frozenlake", "sokoban", "hotpotqa"), "nano"
@@ -55,6 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--base-url", default=DEFAULT_URL, help="server of openai: policies")
     add("--tools", action="store_true", help="openai: policies get the environment's tools")
     add("--concurrency", type=_positive, default=64, help="most episodes at a time")
+    add("--executor", choices=("local", "ray"), default="local", help="ray: a cluster's workers")
+    add("--workers", type=_positive, help="how many of them; by default one a machine")
+    add("--worker-gpus", type=float, default=0.0, help="graphics processors of each")
     add("--out", type=Path, help="run folder; by default runs/ and the time")
     add("--resume", action="store_true", help="go on with the run in --out")
     return parser
@@ -67,23 +79,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = config_of(args)
         if args.resume and args.out is None:
             raise ValueError("--resume needs --out, the folder of the run to go on with")
-        actor, reflector = _policies(args, config)
+        executor = _executor(args, config)
     except ValueError as error:
         return complain(error)
     folder = RunFolder(args.out or Path("runs") / datetime.now().strftime("%Y-%m-%d_%H%M%S"))
     console = Console(highlight=False)
     try:
         with show_progress("episodes", bar=args.policy != "human") as progress:
-            run = evaluate(config, actor, reflector, folder, args.resume, progress)
+            run = evaluate(config, executor, folder, args.resume, progress)
     except ValueError as error:
         return complain(error)
     except KeyboardInterrupt:
         print(f"interrupted; go on with --resume --out {folder.path}", file=sys.stderr)
         return INTERRUPTED
     finally:
-        actor.close()
-        if reflector is not None:
-            reflector.close()
+        executor.close()
     print_run(run, console)
     console.print(f"run folder: {folder.path} (open report.html to read every transcript)")
     if invalid := run["counts"]["invalid"]:
@@ -146,11 +156,12 @@ def _options(
     return found
 
 
-def _policies(args: argparse.Namespace, config: Config) -> tuple[Policy, Policy | None]:
-    """The actor and, if another one reflects, the reflector.
+def _executor(args: argparse.Namespace, config: Config) -> Executor:
+    """Who plays the run, its policies loaded.
 
     Raises:
-        ValueError: One cannot be loaded, or the one that should reflect cannot.
+        ValueError: An argument does not fit, or a policy cannot be loaded, or one that should
+            reflect cannot.
     """
     from erl_envs import tasks
 
@@ -161,10 +172,27 @@ def _policies(args: argparse.Namespace, config: Config) -> tuple[Policy, Policy 
         raise ValueError(f"{who} writes no reflections; give --reflector one of the models")
     if config.attempts == 1 and args.reflector:
         raise ValueError("--reflector needs --attempts 2")
-    actor = policies.load(args.policy, args.base_url, args.concurrency, args.tools)
-    if args.reflector in (None, args.policy):
-        return actor, None
-    return actor, policies.load(args.reflector, args.base_url, args.concurrency)
+    actor = partial(policies.load, args.policy, args.base_url, args.concurrency, args.tools)
+    reflector = (
+        None
+        if args.reflector in (None, args.policy)
+        else partial(policies.load, args.reflector, args.base_url, args.concurrency)
+    )
+    if args.executor == "local":
+        if args.workers or args.worker_gpus:
+            raise ValueError("--workers and --worker-gpus need --executor ray")
+        return Here(config, actor(), reflector() if reflector else None)
+    if "human" in (args.policy, args.reflector):
+        raise ValueError("human sits at this machine; --executor ray plays on others")
+    try:
+        from erl_envs.eval.executor_ray import RayExecutor
+    except ImportError as error:
+        raise missing_extra("workers on a cluster", "ray", error) from error
+    return RayExecutor(config, actor, reflector, args.workers, args.worker_gpus, _tell)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _positive(text: str) -> int:

@@ -7,15 +7,15 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import erl_envs
 from erl_envs import options, registry, tasks
-from erl_envs.core import EnvError, Task
+from erl_envs.core import EnvError, Episode, Task
 from erl_envs.eval.report import render_report
 from erl_envs.eval.runfolder import SCHEMA, RunFolder
 from erl_envs.eval.statistics import summarise
@@ -59,10 +59,68 @@ class Config:
         return self.options.get(name, {})
 
 
+class Named(Protocol):
+    """A policy as run.json names it, wherever it is loaded."""
+
+    @property
+    def spec(self) -> str:
+        """The string that names it on the command line."""
+
+    @property
+    def revision(self) -> str:
+        """What exactly it is."""
+
+
+class Executor(Protocol):
+    """Plays a run's jobs somewhere."""
+
+    @property
+    def actor(self) -> Named:
+        """Who plays."""
+
+    @property
+    def reflector(self) -> Named | None:
+        """Who reflects; None if the actor does."""
+
+    def play(self, jobs: Sequence[Job]) -> Iterator[Episode]:
+        """The episodes of jobs, as they end."""
+
+    def close(self) -> None:
+        """Let go of what was loaded."""
+
+
+class Here:
+    """Plays in this process; every process that plays for a run plays this way."""
+
+    def __init__(self, config: Config, actor: Policy, reflector: Policy | None) -> None:
+        """Args: reflector: None takes the actor.
+
+        Raises:
+            ValueError: A bad environment or option; the message lists the valid ones.
+        """
+        self.actor, self.reflector = actor, reflector
+        self._config = config
+        self._pool = EnvPool({name: config.of(name) for name in config.envs})
+
+    def play(self, jobs: Sequence[Job]) -> Iterator[Episode]:
+        """The episodes of jobs, as they end."""
+        config = self._config
+        players: dict[Role, Player] = {"actor": Player(self.actor, config.sampling)}
+        if config.attempts == 2:
+            reflector = self.reflector or self.actor
+            players["reflector"] = Player(reflector, config.reflection_sampling)
+        return rollout(jobs, self._pool, players, config.attempts, config.concurrency)
+
+    def close(self) -> None:
+        """Close the policies."""
+        self.actor.close()
+        if self.reflector is not None:
+            self.reflector.close()
+
+
 def evaluate(
     config: Config,
-    actor: Policy,
-    reflector: Policy | None,
+    executor: Executor,
     folder: RunFolder,
     resume: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -71,8 +129,7 @@ def evaluate(
 
     Args:
         config: What to play.
-        actor: Who plays.
-        reflector: Who reflects; None takes the actor.
+        executor: Who plays it, and where.
         folder: Where to write.
         resume: Go on with the folder's run.
         progress: Called with the numbers of finished and of all episodes.
@@ -83,13 +140,12 @@ def evaluate(
     Raises:
         ValueError: A bad option, split or folder; the message lists what is valid.
     """
-    pool = EnvPool({name: config.of(name) for name in config.envs})
     sets = {
         name: tasks.load(name, config.split, **config.of(name))[: config.limit]
         for name in config.envs
     }
-    _try_out(pool, sets)
-    run = _describe(config, actor, reflector, sets)
+    _try_out(config, sets)
+    run = _describe(config, executor, sets)
     jobs = [
         Job(task, sample, config.seed)
         for name in config.envs
@@ -102,13 +158,10 @@ def evaluate(
         folder.start(run)
         finished = set()
     waiting = [job for job in jobs if job.key not in finished]
-    players: dict[Role, Player] = {"actor": Player(actor, config.sampling)}
-    if config.attempts == 2:
-        players["reflector"] = Player(reflector or actor, config.reflection_sampling)
     done = len(jobs) - len(waiting)
     progress(done, len(jobs))
     try:
-        for episode in rollout(waiting, pool, players, config.attempts, config.concurrency):
+        for episode in executor.play(waiting):
             folder.append(episode)
             done += 1
             progress(done, len(jobs))
@@ -117,13 +170,11 @@ def evaluate(
     return _finish(config, run, sets, folder)
 
 
-def _try_out(pool: EnvPool, sets: Mapping[str, Sequence[Task]]) -> None:
+def _try_out(config: Config, sets: Mapping[str, Sequence[Task]]) -> None:
     """Reset each environment once, so that what it lacks is told before anything is written."""
     for name, found in sets.items():
-        env = pool.lend(name)
         with contextlib.suppress(EnvError):  # a server that is down may be up again by its turn
-            env.reset(seed=0, options={"task": found[0]})
-        pool.give_back(env)
+            registry.make(name, **config.of(name)).reset(seed=0, options={"task": found[0]})
 
 
 def _finish(
@@ -151,13 +202,11 @@ def _finish(
 
 
 def _describe(
-    config: Config,
-    actor: Policy,
-    reflector: Policy | None,
-    sets: Mapping[str, Sequence[Task]],
+    config: Config, executor: Executor, sets: Mapping[str, Sequence[Task]]
 ) -> dict[str, Any]:
     """run.json before the first episode."""
     two = config.attempts == 2
+    actor, reflector = executor.actor, executor.reflector
     return {
         "schema": SCHEMA,
         "package": {"version": erl_envs.__version__, "commit": _commit()},
@@ -190,7 +239,7 @@ def _tasks(config: Config, name: str) -> tuple[Task, ...]:
     return tasks.load(name, config.split, **config.of(name))
 
 
-def _identity(policy: Policy) -> dict[str, str]:
+def _identity(policy: Named) -> dict[str, str]:
     return {"spec": policy.spec, "revision": policy.revision}
 
 

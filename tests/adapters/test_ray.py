@@ -1,0 +1,253 @@
+"""A run on a Ray cluster is the run of one process; run with `make test-adapter-ray`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray", reason="ray is not installed: make test-adapter-ray")
+
+import ray
+from ray.cluster_utils import Cluster
+
+from erl_envs import policies
+from erl_envs.eval import __main__ as cli
+from erl_envs.eval.executor_ray import RayExecutor
+from erl_envs.eval.run import Config, evaluate
+from erl_envs.eval.runfolder import RunFolder
+from erl_envs.records import read_episodes
+
+SECRET = "sk-nobody-may-see-this"
+
+
+def started(tries: int = 4) -> Any:
+    """A cluster; Ray gives up a start after 30 s, which a busy machine may well take."""
+    memory = 80 << 20
+    # a machine that is gone is missed after five seconds, one that is slow is waited for
+    watch = {"health_check_period_ms": 500, "health_check_failure_threshold": 10}
+    head = {"num_cpus": 1, "object_store_memory": memory, "_system_config": watch}
+    for left in reversed(range(tries)):
+        made = Cluster()
+        try:
+            made.add_node(**head, include_dashboard=False)
+            made.add_node(num_cpus=1, object_store_memory=memory)
+            return made
+        except Exception:
+            made.shutdown()
+            if not left:
+                raise
+    raise AssertionError
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two machines with a processor each."""
+    made = started()
+    before = os.environ.get("RAY_ADDRESS")
+    os.environ["RAY_ADDRESS"] = made.address
+    yield made
+    del os.environ["RAY_ADDRESS"]
+    if before is not None:
+        os.environ["RAY_ADDRESS"] = before
+    made.shutdown()
+
+
+class _Slow(BaseHTTPRequestHandler):
+    """A model that takes its time, goes Right or Down by the length of what it was told."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        time.sleep(0.02)
+        last = body["messages"][-1]["content"]
+        text = "<prompt>Go Right.</prompt>" if "rulebook" in last else "```Right```"
+        if len(body["messages"]) % 3 == 0:
+            text = text.replace("```Right```", "```Down```")
+        reply = {
+            "choices": [{"message": {"content": text}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": len(last), "completion_tokens": 3},
+        }
+        payload = json.dumps(reply).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Slow) as http:
+        Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}/v1"
+        http.shutdown()
+
+
+def timeless(value: Any) -> Any:
+    """A JSON value without times."""
+    times = ("seconds", "started", "finished")
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if k not in times}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def same_run(one: Path, two: Path) -> None:
+    """The same episodes, each once, and the same run.json, but for times."""
+    runs, episodes = [], []
+    for out in (one, two):
+        runs.append(timeless(json.loads((out / "run.json").read_text())))
+        lines = (out / "episodes.jsonl").read_text().splitlines()
+        episodes.append(sorted(json.dumps(timeless(json.loads(line))) for line in lines))
+        keys = [episode.key for episode in read_episodes(out / "episodes.jsonl")]
+        assert len(set(keys)) == len(keys) == runs[-1]["counts"]["episodes"]
+        assert (out / "report.html").exists()
+    assert runs[0] == runs[1]
+    assert episodes[0] == episodes[1]
+
+
+def test_a_clusters_run_is_the_single_process_run(cluster: Any, tmp_path: Path) -> None:
+    args = ["--policy", "random", "--limit", "12", "--samples", "2", "--seed", "5"]
+    assert cli.main([*args, "--out", str(tmp_path / "one")]) == 0
+    assert cli.main([*args, "--out", str(tmp_path / "ray"), "--executor", "ray"]) == 0
+    same_run(tmp_path / "one", tmp_path / "ray")
+    assert not ray.is_initialized(), "who joined the cluster leaves it"
+
+
+def server_run(server: str) -> tuple[list[str], Config, Any]:
+    """A run with a slow model: its arguments, the configuration they make, and the policy."""
+    args = ["--env", "frozenlake,sokoban", "--policy", "openai:slow", "--base-url", server]
+    args += ["--limit", "10", "--attempts", "2", "--concurrency", "2"]
+    config = cli.config_of(cli.build_parser().parse_args(args))
+    return args, config, partial(policies.load, "openai:slow", server)
+
+
+def test_a_worker_is_killed_midway(
+    cluster: Any, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    args, config, load = server_run(server)
+    said: list[str] = []
+    executor = RayExecutor(config, load, None, workers=2, say=said.append)
+    try:
+        assert len({hired.pid for hired in executor.hired}) == 2
+
+        def kill_one(done: int, total: int) -> None:
+            if done == 6:
+                os.kill(executor.hired[0].pid, signal.SIGKILL)
+
+        out = tmp_path / "ray"
+        run = evaluate(config, executor, RunFolder(out), progress=kill_one)
+    finally:
+        executor.close()
+    (line,) = said
+    assert line.startswith(f"worker {executor.hired[0].pid} on ") and "others play its" in line
+    assert run["counts"] == {"episodes": 20, "invalid": 0}
+    assert cli.main([*args, "--out", str(tmp_path / "one")]) == 0
+    same_run(tmp_path / "one", out)
+    assert not any(SECRET.encode() in path.read_bytes() for path in out.iterdir())
+
+
+def test_all_workers_are_lost_and_the_run_resumes(
+    cluster: Any, server: str, tmp_path: Path
+) -> None:
+    args, config, load = server_run(server)
+    out = tmp_path / "ray"
+    executor = RayExecutor(config, load, None, workers=2)
+
+    def kill_all(done: int, total: int) -> None:
+        if done == 5:
+            for hired in executor.hired:
+                os.kill(hired.pid, signal.SIGKILL)
+
+    with pytest.raises(ValueError, match="every worker was lost; --resume goes on"):
+        evaluate(config, executor, RunFolder(out), progress=kill_all)
+    executor.close()
+    before = (out / "episodes.jsonl").read_bytes()
+    assert 5 <= before.count(b"\n") < 20
+    more = ["--out", str(out), "--executor", "ray", "--workers", "1", "--resume"]
+    assert cli.main([*args, *more]) == 0
+    assert (out / "episodes.jsonl").read_bytes().startswith(before)
+    assert cli.main([*args, "--out", str(tmp_path / "one")]) == 0
+    same_run(tmp_path / "one", out)
+
+
+BAD: list[tuple[list[str], str]] = [
+    (["--workers", "3"], "3 workers with 1 CPU each are more than the cluster's 2"),
+    (["--worker-gpus", "1"], "2 workers with 1 GPU each are more than the cluster's 0"),
+    (["--worker-gpus", "-1"], "0 graphics processors or more, not -1.0"),
+    (["--policy", "human"], "human sits at this machine"),
+    (["--policy", "randm"], "on a worker: no policy 'randm'; valid: nano, random"),
+    (["--split", "tset"], "no split 'tset'"),
+    (["--attempts", "2"], "random writes no reflections"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), BAD, ids=lambda v: " ".join(v)[:40])
+def test_bad_arguments_are_one_line_and_write_nothing(
+    cluster: Any,
+    argv: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    usual = ["--env", "sokoban", "--policy", "random", "--executor", "ray"]
+    out = tmp_path / "run"
+    assert cli.main([*usual, *argv, "--out", str(out)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and message in err and err.count("\n") == 1
+    assert not out.exists() and not ray.is_initialized()
+
+
+def test_no_cluster_at_the_address_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    args = ["--env", "sokoban", "--policy", "random", "--executor", "ray"]
+    assert cli.main([*args, "--out", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert "no Ray cluster at 127.0.0.1:9" in err and err.count("\n") == 1
+
+
+def test_ray_missing_and_options_without_it_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["--env", "sokoban", "--policy", "random", "--out", str(tmp_path / "run")]
+    assert cli.main([*args, "--workers", "2"]) == 2
+    assert "--workers and --worker-gpus need --executor ray" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "erl_envs.eval.executor_ray")
+    assert cli.main([*args, "--executor", "ray"]) == 2
+    err = capsys.readouterr().err
+    assert "need the package 'ray': pip install 'erl-envs[ray]'" in err and err.count("\n") == 1
+
+
+def test_a_machine_is_lost_midway(cluster: Any, server: str, tmp_path: Path) -> None:
+    """Last: the cluster has one machine less afterwards."""
+    args, config, load = server_run(server)
+    said: list[str] = []
+    executor = RayExecutor(config, load, None, workers=2, say=said.append)
+
+    def unplug(done: int, total: int) -> None:
+        if done == 6:
+            cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
+
+    out = tmp_path / "ray"
+    try:
+        run = evaluate(config, executor, RunFolder(out), progress=unplug)
+    finally:
+        executor.close()
+    assert len(said) == 1 and run["counts"] == {"episodes": 20, "invalid": 0}
+    assert cli.main([*args, "--out", str(tmp_path / "one")]) == 0
+    same_run(tmp_path / "one", out)
