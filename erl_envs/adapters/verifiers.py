@@ -13,6 +13,8 @@ makes the episode one with an error, never one with a reward of 0.
 from __future__ import annotations
 
 import asyncio
+import functools
+import ssl
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -193,7 +195,7 @@ class ChatHarness(vf.Harness[vf.HarnessConfig]):
             messages.append({"role": "user", "content": prompt})
         else:
             messages += map(message_to_wire, prompt or [])
-        async with httpx.AsyncClient(timeout=None, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=None, trust_env=False, verify=_tls()) as client:
             answer = await client.post(
                 f"{endpoint}/chat/completions",
                 headers={"Authorization": f"Bearer {secret}"},
@@ -204,3 +206,9 @@ class ChatHarness(vf.Harness[vf.HarnessConfig]):
         return vf.ProgramResult(
             exit_code=int(failed), stdout="", stderr=answer.text if failed else ""
         )
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Made once: reading the certificates costs as much as the rest of a turn."""
+    return httpx.create_ssl_context()
