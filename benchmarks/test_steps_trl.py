@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -22,18 +23,15 @@ from erl_envs.policies.transformers import Transformers
 
 @cache
 def asked() -> dict[str, Row]:
-    return {row["task"]: row for row in rows("frozenlake", "test", **OPTIONS)}
-
-
-def row_of(game: Game) -> Row:
-    return next(row for task, row in asked().items() if game.task.id in task)
+    """Each row by its task's id."""
+    return {json.loads(row["task"])["id"]: row for row in rows("frozenlake", "test", **OPTIONS)}
 
 
 def by_tools(games: Sequence[Game]) -> None:
     """What TRL's loop does with an environment, but for the model."""
     env: Any = FrozenLake()
     for game in games:
-        env.reset(**row_of(game))
+        env.reset(**asked()[game.task.id])
         for message in game.messages:
             env.move(message.strip("`"))
         env.get_reward()
@@ -75,7 +73,7 @@ class Trainer:
 def in_text(games: Sequence[Game]) -> None:
     rollout = ScriptedRollout(asked().values())
     rollout.script.plan = {game.task.id: game.messages for game in games}
-    rollout([row_of(game)["prompt"] for game in games], Trainer)
+    rollout([asked()[game.task.id]["prompt"] for game in games], Trainer)
 
 
 def test_steps_by_tools() -> None:

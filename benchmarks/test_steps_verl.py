@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from adapter_steps import compare
-from parity import OPTIONS, Game
+from parity import EPISODES, OPTIONS, Game
 
 pytest.importorskip("verl", reason="verl is not installed: make test-adapter-verl")
 
@@ -24,10 +24,10 @@ from erl_envs.adapters.verl import verl_rows
 def test_steps_through_verl(tmp_path: Path) -> None:
     servers = Servers(by_opening([]))
     loops = worker(servers)
-    rows = verl_rows("frozenlake", "test", **OPTIONS)
+    given = batch(verl_rows("frozenlake", "test", **OPTIONS)[:EPISODES], tmp_path, loops)
 
     def through(games: Sequence[Game]) -> None:
         servers.script = by_opening(games)
-        asyncio.run(loops.generate_sequences(batch(rows[: len(games)], tmp_path, loops)))
+        asyncio.run(loops.generate_sequences(given))
 
     compare("verl", through)
