@@ -49,6 +49,8 @@ class Task:
 
     def __post_init__(self) -> None:
         """Fill in the content id, and refuse a given one that does not match."""
+        if not isinstance(self.params, Mapping):
+            raise ValueError(f"a task's params must be a mapping, not {self.params!r}")
         own = digest([self.env, self.params])[:12]
         if self.id not in ("", own):
             raise ValueError(

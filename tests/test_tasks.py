@@ -124,6 +124,8 @@ def test_a_task_is_its_content() -> None:
         Task.from_json({**task.to_json(), "sede": 1})
     with pytest.raises(ValueError, match="missing task fields \\['params'\\]"):
         Task.from_json({"env": "frozenlake"})
+    with pytest.raises(ValueError, match="params must be a mapping, not 3"):
+        Task.from_json({"env": "frozenlake", "params": 3})
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
