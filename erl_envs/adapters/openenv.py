@@ -200,8 +200,8 @@ class TextEnvironment(Environment[TextAction, TextObservation, TextState]):
 
 def _read(task: Any) -> Task:
     found = json.loads(task) if isinstance(task, str) else task
-    if not isinstance(found, Mapping) or not isinstance(found.get("params", {}), Mapping):
-        raise ValueError("a task is a JSON object with env and params")
+    if not isinstance(found, Mapping):
+        raise ValueError("a task is a JSON object")
     return Task.from_json(found)
 
 
