@@ -197,19 +197,21 @@ def test_a_rooms_evidence_is_on_its_last_board() -> None:
     def rows(inside: str) -> boards.Rows:
         return [list("EEEEEE"), ["E", *inside, "E"], list("EEEEEE")]
 
-    scan = "2,2 D 2,3 A 2,4 | 2,5 b"
-    assert boards.evidence("sokoban", [rows("ABDC"), rows("DADb")], room) == scan
+    still = [rows("ABDC"), rows("DADb")]
+    assert boards.evidence("sokoban", still, room) == "2,2 D 2,3 ? A 2,4 | 2,5 ? b"
     notes = """Turn 1: Right: the player moved from 2,2 to 2,3, pushing a box to 2,4.
 Turn 2: Right: the player moved from 2,3 to 2,4, pushing a box off a goal to 2,5.
 Turn 3: Left: the player moved from 2,4 to 2,3.
 """
-    moved = "the player moved from 2,4 to 2,3 A"
-    pushed = ", pushing a box off a goal to 2,5 b"
-    told = boards.evidence("sokoban", [rows("DADb")], room, notes)
-    assert told == f"{scan} {moved} {pushed}"
+    moved = "the player moved from 2,4 to 2,3"
+    scan = "2,2 D 2,3 player A 2,4 | 2,5 box b"
+    told = boards.evidence("sokoban", still, room, notes)
+    assert told == f"{moved} , pushing a box off a goal to 2,5 {scan}"
     notes += "Turn 4: Right: the box at 2,5 has a wall behind it, so nothing changed."
-    told = boards.evidence("sokoban", [rows("DADb")], room, notes)
-    assert told == f"{scan} {moved} the box at 2,5 b"
+    told = boards.evidence("sokoban", still, room, notes)
+    assert told == f"{moved} the box at 2,5 {scan}"
+    told = boards.evidence("sokoban", [rows("ABDC")], room, "the player moved from 2,3 to 2,2")
+    assert told == "the player moved from 2,3 to 2,2 2,2 player A 2,3 ? B 2,4 D 2,5 ? C"
 
 
 @pytest.mark.parametrize("game", GAMES)

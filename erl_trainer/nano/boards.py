@@ -13,17 +13,19 @@ from erl_envs.grid import DIRECTIONS
 Game = Literal["frozenlake", "sokoban"]
 Rows = list[list[str]]
 
-_PLACE = r"(?P<r>\d),(?P<c>\d)"
-_NOTES = [
-    re.compile(rf"the player moved from \d,\d to {_PLACE}"),
-    re.compile(rf"(, pushing a box( off a goal)? to|the box at) {_PLACE}"),
-]
+_NOTES = {
+    "player": re.compile(r"the player moved from \d,\d to (\d,\d)"),
+    "box": re.compile(r"(?:, pushing a box(?: off a goal)? to|the box at) (\d,\d)"),
+}
 
 EDGE = "|"
 """What a player sees beside the board."""
 
 AGAIN = "|"
 """A symbol that has been said before."""
+
+UNKNOWN = "?"
+"""What stands somewhere, if no note says it."""
 
 
 def board_rows(observation: str) -> Rows:
@@ -81,7 +83,7 @@ def evidence(
 ) -> str:
     """The cells that show what is what, as a reflector cites them."""
     if game == "sokoban":
-        return _in_room(boards[-1], feedback)
+        return _in_room(boards[-1], feedback, symbols)
     return _on_ice(boards, symbols)
 
 
@@ -100,22 +102,24 @@ def _on_ice(boards: Sequence[Rows], symbols: Mapping[str, str]) -> str:
     return " ".join(cited)
 
 
-def _in_room(rows: Rows, feedback: str) -> str:
-    """The last board's inside, and the last notes that name a place, each with what stands there.
+def _in_room(rows: Rows, feedback: str, symbols: Mapping[str, str]) -> str:
+    """The last notes that name a place, then the last board's inside: `3,3 player A 3,4 ? B`.
 
-    Each symbol is said once, `2,2 D 2,3 | 2,4 A`: so what is one cell among many stands out.
+    Each symbol is said once, then `|`; before it, if it is not the floor's, what stands there, by
+    the notes or by nobody's word. So what is one cell among many stands out.
     """
-    words, known = [], set()
+    words, named, known = [], {}, set()
+    for role, note in _NOTES.items():
+        if found := list(note.finditer(feedback)):
+            words.append(found[-1][0])
+            named[found[-1][1]] = role
     for r in range(1, len(rows) - 1):
         for c in range(1, len(rows[r]) - 1):
-            symbol = rows[r][c]
-            words.append(f"{r + 1},{c + 1} {AGAIN if symbol in known else symbol}")
+            place, symbol = cite(rows, r, c).split()
+            role = named.get(place, UNKNOWN) if symbol != symbols["floor"] else ""
+            words += [place, AGAIN] if symbol in known else [place, role, symbol]
             known.add(symbol)
-    for note in _NOTES:
-        if found := list(note.finditer(feedback)):
-            place = found[-1]
-            words.append(f"{place[0]} {rows[int(place['r']) - 1][int(place['c']) - 1]}")
-    return " ".join(words)
+    return " ".join(filter(None, words))
 
 
 def cite(rows: Rows, r: int, c: int) -> str:

@@ -54,7 +54,7 @@ SOURCES: Mapping[str, Mapping[str, Draw]] = {
 """Environment → source → how an example is drawn."""
 
 FIRST = {"turn": 0.25, "drill": 0.25, "look": 0.25, "act": 0.25}
-THEN = {"turn": 0.1, "drill": 0.1, "search": 0.2, "act": 0.15, "glance": 0.15, "reflect": 0.3}
+THEN = {"turn": 0.1, "drill": 0.1, "search": 0.15, "act": 0.15, "glance": 0.25, "reflect": 0.25}
 """Each source's share of the steps, at first and once playing is learnt."""
 
 
