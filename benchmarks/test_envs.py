@@ -18,7 +18,7 @@ import pytest
 from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv, generate_random_map
 
 from erl_envs import tasks
-from erl_envs.eval.run import Config, evaluate
+from erl_envs.eval.run import Config, Here, evaluate
 from erl_envs.eval.runfolder import RunFolder
 from erl_envs.frozenlake import FrozenLake
 from erl_envs.policies import Completion, Sampling, load
@@ -143,7 +143,8 @@ def test_whole_harness(benchmark: Any, policy: str, tmp_path: Path) -> None:
         began = time.perf_counter()
         folder = RunFolder(tmp_path / str(time.perf_counter_ns()))
         marks: list[float] = []
-        run = evaluate(config, actor, None, folder, progress=lambda d, t: marks.append(0.0))
+        executor = Here(config, actor, None)
+        run = evaluate(config, executor, folder, progress=lambda d, t: marks.append(0.0))
         seconds = time.perf_counter() - began
         turns = sum(m["turns"] * m["episodes"] for m in run["metrics"].values())
         facts.update(turns_per_second=round(turns / seconds), turns=round(turns))

@@ -12,6 +12,8 @@ pytest.importorskip("gem", reason="gem-llm is not installed: make test-adapter-g
 
 import gem
 
+import erl_envs.adapters.gem  # noqa: F401 - registers
+
 
 def through(games: Sequence[Game]) -> None:
     env = gem.make("erl:frozenlake", split="test", **OPTIONS)

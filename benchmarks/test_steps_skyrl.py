@@ -12,6 +12,7 @@ pytest.importorskip("skyrl_gym", reason="skyrl-gym is not installed: make test-a
 
 import skyrl_gym
 
+import erl_envs.adapters.skyrl  # noqa: F401 - registers
 from erl_envs.core import canonical_json
 
 

@@ -106,9 +106,10 @@ def _in_room(rows: Rows, feedback: str, symbols: Mapping[str, str]) -> str:
     """The last notes that name a place, then the last board's inside: `3,3 player A 3,4 ? B`.
 
     Each symbol is said once, then `|`; before it, if it is not the floor's, what stands there, by
-    the notes or by nobody's word. So what is one cell among many stands out.
+    the notes or by nobody's word. So what is one cell among many stands out; in the end these few
+    are said again, close to the rulebook.
     """
-    words, named, known = [], {}, set()
+    words, named, known, found_out = [], {}, set(), []
     for role, note in _NOTES.items():
         if found := list(note.finditer(feedback)):
             words.append(found[-1][0])
@@ -118,7 +119,11 @@ def _in_room(rows: Rows, feedback: str, symbols: Mapping[str, str]) -> str:
             place, symbol = cite(rows, r, c).split()
             role = named.get(place, UNKNOWN) if symbol != symbols["floor"] else ""
             words += [place, AGAIN] if symbol in known else [place, role, symbol]
+            if role and symbol not in known:
+                found_out.append(f"{role} {symbol}")
             known.add(symbol)
+    order = [*_NOTES, UNKNOWN]
+    words += sorted(found_out, key=lambda told: order.index(told.split()[0]))
     return " ".join(filter(None, words))
 
 
