@@ -69,7 +69,7 @@ class SkyRLEnv(BaseTextEnv):
         """
         try:
             observation, info = self._env.reset(seed=self._seed, options={"task": self._task})
-        except Exception as error:  # whatever a row from elsewhere holds
+        except (TypeError, ValueError, LookupError) as error:
             raise Error(f"bad task or seed: {error}") from error
         if prompt and prompt[-1]["content"] != observation:
             raise Error("the prompt does not end with the first observation of its row's task")

@@ -152,7 +152,7 @@ BAD_ROWS: list[tuple[dict[str, Any], str]] = [
 ]
 BAD_TASKS: list[tuple[dict[str, Any], str]] = [
     ({"task": '{"env": "sokoban", "params": {"layout": 3}}'}, "bad task or seed: "),
-    ({"task": '{"env": "sokoban", "params": []}'}, "bad task or seed: "),
+    ({"task": '{"env": "sokoban", "params": []}'}, "params must be a mapping"),
     ({"task": '{"env": "frozenlake", "params": {"seed": 1}}'}, "the task is for frozenlake"),
     ({"seed": "seven"}, "bad task or seed: "),
 ]
