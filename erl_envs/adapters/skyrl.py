@@ -21,6 +21,7 @@ from erl_envs.core import Message
 
 require("skyrl-gym", "0.4")
 
+import gymnasium
 import skyrl_gym
 from skyrl_gym.envs.base_text_env import BaseTextEnv, BaseTextEnvStepOutput
 from skyrl_gym.error import Error
@@ -69,7 +70,7 @@ class SkyRLEnv(BaseTextEnv):
         """
         try:
             observation, info = self._env.reset(seed=self._seed, options={"task": self._task})
-        except (TypeError, ValueError, LookupError) as error:
+        except (gymnasium.error.Error, TypeError, ValueError, LookupError) as error:
             raise Error(f"bad task or seed: {error}") from error
         if prompt and prompt[-1]["content"] != observation:
             raise Error("the prompt does not end with the first observation of its row's task")
