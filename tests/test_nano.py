@@ -252,7 +252,9 @@ def test_a_step_of_pretraining_is_a_function_of_seed_and_step(words: Any) -> Non
     assert torch.equal(one[1].ids_BT, same[1].ids_BT)
     assert not torch.equal(one[1].ids_BT, other[1].ids_BT)
     drawn = [{pretrain.draw_batch(recipe, words, at + n)[0] for n in range(60)} for at in (0, 1500)]
-    assert drawn == [{*pretrain.FIRST}, {*pretrain.THEN}]
+    own = pretrain.SOURCES["frozenlake"]
+    assert drawn == [{*pretrain.FIRST}, {*pretrain.THEN} & {*own}]
+    assert {*pretrain.THEN} == {name for of in pretrain.SOURCES.values() for name in of} - {"look"}
 
 
 def test_a_lead_starts_as_sokoban_and_the_own_part_anew(words: Any) -> None:
@@ -341,3 +343,13 @@ def test_without_its_models_nano_says_how_to_build_them(tmp_path: Any, monkeypat
         load("nano")
     with pytest.raises(ValueError, match="nano has no model for 'chess'; its models are built by"):
         nano.folder("chess")
+
+
+def test_a_recounted_room_is_a_reflection_in_few_tokens() -> None:
+    for parts in (games.recounting(rng(seed)) for seed in range(30)):
+        thought, rulebook, _ = parts[-3:]
+        assert thought.kind == rulebook.kind == LEARN
+        player = rulebook.text.removeprefix("<prompt>").split()[0]
+        last = thought.text.split()[-6:]
+        assert {last[1], last[3], last[5]} >= {player} or player.lower() in last
+        assert ("player moved" in "".join(p.text for p in parts[:-3])) == ("player" in last)

@@ -226,6 +226,30 @@ def searching(game: Game, rng: np.random.Generator) -> list[Part]:
     return [part._replace(kind=GIVEN) for part in asked] + _cited(_boards(attempt)[0], rng)
 
 
+def recounting(rng: np.random.Generator) -> list[Part]:
+    """A room seen once and what might be noted of it; then what a reflection says of it.
+
+    It is a reflection in a quarter of the tokens.
+    """
+    env = make("sokoban", deal("sokoban", rng))
+    observation, _ = env.reset(options={"task": draw_task("sokoban", rng)})
+    rows = board_rows(observation)
+    places = {rows[r][c]: f"{r + 1},{c + 1}" for r, c in np.ndindex(len(rows), len(rows[0]))}
+    notes = []
+    at = places.get(env.symbols["player"])
+    if at and rng.random() < 0.8:
+        notes.append(f"the player moved from {at} to {at}.")
+    at = places.get(env.symbols["box"])
+    if at and rng.random() < 0.3:
+        notes.append(f"the box at {at} has a wall behind it.")
+    seen = "\n".join([observation, *notes])
+    thought = evidence("sokoban", [rows], env.symbols, seen)
+    rulebook = f"<prompt>{env.rules_text()}</prompt>"
+    asked = told({"role": "system", "content": env.system_prompt})
+    asked += told({"role": "user", "content": seen})
+    return asked + said(Part(thought, LEARN), Part(rulebook, LEARN))
+
+
 def _cited(rows: Rows, rng: np.random.Generator) -> list[Part]:
     # walls are many, and players few: some places of each symbol
     places: dict[str, list[tuple[int, int]]] = {}
