@@ -220,12 +220,6 @@ def looking(game: Game, rng: np.random.Generator) -> list[Part]:
     return asked + _cited(board_rows(observation), rng)
 
 
-def searching(game: Game, rng: np.random.Generator) -> list[Part]:
-    """The same of the first board of an attempt that is to be reflected on."""
-    _, attempt, asked = _asked(game, rng, FULL)
-    return [part._replace(kind=GIVEN) for part in asked] + _cited(_boards(attempt)[0], rng)
-
-
 def recounting(rng: np.random.Generator) -> list[Part]:
     """A room seen once and what might be noted of it; then what a reflection says of it.
 

@@ -47,7 +47,7 @@ def _sources(game: Game) -> dict[str, Draw]:
 
 
 SOURCES: Mapping[str, Mapping[str, Draw]] = {
-    "frozenlake": {**_sources("frozenlake"), "search": partial(games.searching, "frozenlake")},
+    "frozenlake": _sources("frozenlake"),
     "sokoban": {**_sources("sokoban"), "recount": games.recounting},
     "hotpotqa": {"act": questions.acting, "reflect": questions.reflecting},
 }
@@ -57,10 +57,10 @@ FIRST = {"turn": 0.25, "drill": 0.25, "look": 0.25, "act": 0.25}
 THEN = {
     "turn": 0.1,
     "drill": 0.1,
+    "look": 0.05,
     "act": 0.2,
-    "search": 0.2,
     "recount": 0.2,
-    "glance": 0.15,
+    "glance": 0.2,
     "reflect": 0.25,
 }
 """Each source's share of the steps, at first and once playing is learnt."""
