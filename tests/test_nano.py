@@ -198,7 +198,7 @@ def test_a_rooms_evidence_is_on_its_last_board() -> None:
         return [list("EEEEEE"), ["E", *inside, "E"], list("EEEEEE")]
 
     still = [rows("ABDC"), rows("DADb")]
-    assert boards.evidence("sokoban", still, room) == "2,2 D 2,3 ? A 2,4 | 2,5 ? b ? A ? b"
+    assert boards.evidence("sokoban", still, room) == "2,2 D 2,3 ? A 2,4 | 2,5 ! b ? A ! b"
     notes = """Turn 1: Right: the player moved from 2,2 to 2,3, pushing a box to 2,4.
 Turn 2: Right: the player moved from 2,3 to 2,4, pushing a box off a goal to 2,5.
 Turn 3: Left: the player moved from 2,4 to 2,3.
@@ -211,7 +211,7 @@ Turn 3: Left: the player moved from 2,4 to 2,3.
     told = boards.evidence("sokoban", still, room, notes)
     assert told == f"{moved} the box at 2,5 {scan}"
     told = boards.evidence("sokoban", [rows("ABDC")], room, "the player moved from 2,3 to 2,2")
-    scan = "2,2 player A 2,3 ? B 2,4 D 2,5 ? C player A ? B ? C"
+    scan = "2,2 player A 2,3 ? B 2,4 D 2,5 ! C player A ? B ! C"
     assert told == f"the player moved from 2,3 to 2,2 {scan}"
 
 

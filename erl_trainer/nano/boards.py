@@ -24,8 +24,8 @@ EDGE = "|"
 AGAIN = "|"
 """A symbol that has been said before."""
 
-UNKNOWN = "?"
-"""What stands somewhere, if no note says it."""
+UNKNOWN = ("?", "!", ";")
+"""What stands somewhere, if no note says it: the first such thing, the second, the third."""
 
 
 def board_rows(observation: str) -> Rows:
@@ -109,7 +109,8 @@ def _in_room(rows: Rows, feedback: str, symbols: Mapping[str, str]) -> str:
     the notes or by nobody's word. So what is one cell among many stands out; in the end these few
     are said again, close to the rulebook.
     """
-    words, named, known, found_out = [], {}, set(), []
+    words, named, unknown = [], {}, [*UNKNOWN]
+    known, found_out = set(), []
     for role, note in _NOTES.items():
         if found := list(note.finditer(feedback)):
             words.append(found[-1][0])
@@ -117,12 +118,17 @@ def _in_room(rows: Rows, feedback: str, symbols: Mapping[str, str]) -> str:
     for r in range(1, len(rows) - 1):
         for c in range(1, len(rows[r]) - 1):
             place, symbol = cite(rows, r, c).split()
-            role = named.get(place, UNKNOWN) if symbol != symbols["floor"] else ""
-            words += [place, AGAIN] if symbol in known else [place, role, symbol]
-            if role and symbol not in known:
-                found_out.append(f"{role} {symbol}")
+            if symbol in known:
+                words += [place, AGAIN]
+                continue
             known.add(symbol)
-    order = [*_NOTES, UNKNOWN]
+            if symbol == symbols["floor"]:
+                words += [place, symbol]
+                continue
+            role = named.get(place) or unknown.pop(0)
+            words += [place, role, symbol]
+            found_out.append(f"{role} {symbol}")
+    order = [*_NOTES, *UNKNOWN]
     words += sorted(found_out, key=lambda told: order.index(told.split()[0]))
     return " ".join(filter(None, words))
 
