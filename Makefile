@@ -28,7 +28,8 @@ test-adapter-%: .venv-%/.made
 
 .venv-%/.made: pyproject.toml
 	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/pip install --quiet --disable-pip-version-check -e ".[$*]" pytest pytest-benchmark hypothesis
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --constraint tests/adapters/constraints.txt \
+		-e ".[$*]" pytest pytest-benchmark hypothesis
 	@touch $@
 
 bench: .venv/.dev
