@@ -26,6 +26,7 @@ test-adapters: $(ADAPTERS:%=test-adapter-%)
 test-adapter-%: .venv-%/.made
 	HF_HUB_OFFLINE=1 .venv-$*/bin/python -m pytest -rs tests/adapters/test_$*.py
 
+.PRECIOUS: .venv-%/.made
 .venv-%/.made: pyproject.toml
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/pip install --quiet --disable-pip-version-check --constraint tests/adapters/constraints.txt \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -59,11 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with socket.create_server((args.host, args.port)) as listening:
             host, port = listening.getsockname()[:2]
             print(f"{args.env} answers at http://{host}:{port}", flush=True)  # scripts wait for it
-            make_server(app, args.max_sessions, args.max_body).run(sockets=[listening])
+            # uvicorn ends by itself when it is interrupted, and then tells us, if we listen
+            with contextlib.suppress(KeyboardInterrupt):
+                make_server(app, args.max_sessions, args.max_body).run(sockets=[listening])
     except (ValueError, ImportError, OSError, OverflowError) as error:
         return complain(error)
-    except KeyboardInterrupt:
-        print("stopped")
+    print("stopped")
     return OK
 
 
