@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -60,11 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         with socket.create_server((args.host, args.port)) as listening:
             host, port = listening.getsockname()[:2]
             print(f"{args.env} answers at http://{host}:{port}", flush=True)  # scripts wait for it
-            # uvicorn ends by itself when it is interrupted, and then tells us, if we listen
-            with contextlib.suppress(KeyboardInterrupt):
-                make_server(app, args.max_sessions, args.max_body).run(sockets=[listening])
+            make_server(app, args.max_sessions, args.max_body).run(sockets=[listening])
     except (ValueError, ImportError, OSError, OverflowError) as error:
         return complain(error)
+    except KeyboardInterrupt:
+        pass  # uvicorn has ended by then; where interrupts are ignored it says nothing of them
     print("stopped")
     return OK
 
