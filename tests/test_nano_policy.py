@@ -20,7 +20,7 @@ ENVS = nano.played()
 
 
 def test_they_ship_with_a_card_and_weigh_at_most_10_mb() -> None:
-    assert set(ENVS) >= {"frozenlake"}
+    assert set(ENVS) >= {"frozenlake", "sokoban"}
     assert (nano.FOLDER / "README.md").is_file()
     size = sum(path.stat().st_size for path in nano.FOLDER.rglob("*") if path.is_file())
     assert size <= 10_000_000
