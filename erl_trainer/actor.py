@@ -9,12 +9,20 @@ from typing import TypeVar
 
 from erl_envs import rollout
 from erl_envs.core import Attempt, Reflection, TextEnv
-from erl_envs.policies.base import PolicyError
+from erl_envs.policies.base import Policy, PolicyError, Sampling
 from erl_envs.reflection import retry_prompt
 from erl_envs.rollout import EnvPool, Job, Play, Player, Role
+from erl_trainer.config import Config
 from erl_trainer.types import Stage
 
 T = TypeVar("T")
+
+
+def players(cfg: Config, actor: Policy, reflector: Policy) -> dict[Role, Player]:
+    """Who attempts and who reflects in training, sampling as the configuration says."""
+    attempts = Sampling(cfg.temperature, cfg.top_p, 0, cfg.max_tokens)
+    reflections = Sampling(cfg.reflect_temperature, cfg.reflect_top_p, 0, cfg.reflect_max_tokens)
+    return {"actor": Player(actor, attempts), "reflector": Player(reflector, reflections)}
 
 
 class Actor:

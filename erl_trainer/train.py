@@ -19,9 +19,9 @@ import numpy as np
 from erl_envs import policies, tasks
 from erl_envs.core import Task, digest
 from erl_envs.policies.base import Sampling
-from erl_envs.rollout import EnvPool, Job, Player, Role
+from erl_envs.rollout import EnvPool, Job, Player
 from erl_trainer import checkpoint
-from erl_trainer.actor import Actor
+from erl_trainer.actor import Actor, players
 from erl_trainer.batching import pad_id
 from erl_trainer.config import Config, to_json
 from erl_trainer.erl import Step, Trial, collect
@@ -81,23 +81,16 @@ class Run:
         )
         self.memory = load_memory(config.memory)
         pool = EnvPool(options)
-        attempts = Sampling(config.temperature, config.top_p, 0, config.max_tokens)
-        reflections = Sampling(
-            config.reflect_temperature, config.reflect_top_p, 0, config.reflect_max_tokens
-        )
         reflector = (
             self.sampler.policy
             if config.reflector == "policy"
             else policies.load(config.reflector, config.server_url)
         )
-        players: dict[Role, Player] = {
-            "actor": Player(self.sampler.policy, attempts),
-            "reflector": Player(reflector, reflections),
-        }
         judged = Sampling(
             EVALUATION.temperature, EVALUATION.top_p, EVALUATION.top_k, config.max_tokens
         )
-        self.actor = Actor(pool, players, config.concurrency)
+        who = players(config, self.sampler.policy, reflector)
+        self.actor = Actor(pool, who, config.concurrency)
         self.judge = Actor(pool, {"actor": Player(self.sampler.policy, judged)}, config.concurrency)
         self.step = 0
         self.totals: defaultdict[str, float] = defaultdict(float)

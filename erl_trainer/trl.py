@@ -22,9 +22,8 @@ from erl_envs.adapters.rows import rows
 from erl_envs.adapters.trl.text import TextRollout, columns, step_seed
 from erl_envs.adapters.versions import require
 from erl_envs.core import Message, Task, Tokens
-from erl_envs.policies.base import Sampling
-from erl_envs.rollout import EnvPool, Player, Role
-from erl_trainer.actor import Actor
+from erl_envs.rollout import EnvPool
+from erl_trainer.actor import Actor, players
 from erl_trainer.config import Config
 from erl_trainer.erl import Step, collect
 from erl_trainer.losses import token_weight
@@ -99,19 +98,14 @@ class ErlRollout:
         policy, seed = self._text.policy(trainer), step_seed(trainer)
         policy.model.eval()
         try:
-            actor = Actor(self._pool, self._players(policy), self.config.concurrency)
+            who = players(self.config, policy, policy)
+            actor = Actor(self._pool, who, self.config.concurrency)
             step = collect(tasks, actor, self.memory, self.config, seed)
         finally:
             policy.model.train()
         self.memory.store(gather(step.lessons))
         self.step = step
         return arrange(len(tasks), step.samples, self.config, policy.chat.stop_ids[0])
-
-    def _players(self, policy: Any) -> dict[Role, Player]:
-        cfg = self.config
-        told = Sampling(cfg.temperature, cfg.top_p, 0, cfg.max_tokens)
-        asked = Sampling(cfg.reflect_temperature, cfg.reflect_top_p, 0, cfg.reflect_max_tokens)
-        return {"actor": Player(policy, told), "reflector": Player(policy, asked)}
 
     def _tasks(self, prompts: Sequence[Sequence[Message]]) -> list[Task]:
         size = self.settings["num_generations"]

@@ -130,7 +130,7 @@ def _in_room(rows: Rows, feedback: str, symbols: Mapping[str, str]) -> str:
             found_out.append(f"{role} {symbol}")
     order = [*_NOTES, *UNKNOWN]
     words += sorted(found_out, key=lambda told: order.index(told.split()[0]))
-    return " ".join(filter(None, words))
+    return " ".join(words)
 
 
 def cite(rows: Rows, r: int, c: int) -> str:

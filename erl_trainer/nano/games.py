@@ -203,9 +203,7 @@ def reflecting(game: Game, rng: np.random.Generator, lengths: Sequence[int] = FU
         lengths: Numbers of turns, equally likely: a few turns tell as much in fewer tokens.
     """
     env, attempt, parts = _asked(game, rng, lengths)
-    thought = evidence(game, _boards(attempt), env.symbols, attempt.feedback)
-    rulebook = f"<prompt>{env.rules_text()}</prompt>"
-    return parts + said(Part(thought, LEARN), Part(rulebook, LEARN))
+    return parts + _reflection(game, env, _boards(attempt), attempt.feedback)
 
 
 def looking(game: Game, rng: np.random.Generator) -> list[Part]:
@@ -215,9 +213,17 @@ def looking(game: Game, rng: np.random.Generator) -> list[Part]:
     """
     env = make(game, deal(game, rng))
     observation, _ = env.reset(options={"task": draw_task(game, rng)})
-    asked = told({"role": "system", "content": env.system_prompt})
-    asked += told({"role": "user", "content": observation})
-    return asked + _cited(board_rows(observation), rng)
+    rows = board_rows(observation)
+    # walls are many, and players few: some places of each symbol
+    places: dict[str, list[tuple[int, int]]] = {}
+    for r, c in itertools.product(range(len(rows)), range(len(rows[0]))):
+        places.setdefault(rows[r][c], []).append((r, c))
+    some = [of[int(i)] for of in places.values() for i in rng.permutation(len(of))[:LOOKS]]
+    cited: list[Part] = []
+    for i in rng.permutation(len(some)):
+        place, symbol = cite(rows, *some[int(i)]).split()
+        cited += [Part(place, GIVEN), Part(symbol, LEARN)]
+    return _shown(env, observation) + said(*cited)
 
 
 def recounting(rng: np.random.Generator) -> list[Part]:
@@ -237,24 +243,20 @@ def recounting(rng: np.random.Generator) -> list[Part]:
     if at and rng.random() < 0.3:
         notes.append(f"the box at {at} has a wall behind it.")
     seen = "\n".join([observation, *notes])
-    thought = evidence("sokoban", [rows], env.symbols, seen)
+    return _shown(env, seen) + _reflection("sokoban", env, [rows], seen)
+
+
+def _shown(env: GridEnv, text: str) -> list[Part]:
+    """The system prompt and a first message."""
+    prompt = told({"role": "system", "content": env.system_prompt})
+    return prompt + told({"role": "user", "content": text})
+
+
+def _reflection(game: Game, env: GridEnv, boards: Sequence[Rows], feedback: str) -> list[Part]:
+    """What a reflector says: the evidence and the true rulebook."""
+    thought = evidence(game, boards, env.symbols, feedback)
     rulebook = f"<prompt>{env.rules_text()}</prompt>"
-    asked = told({"role": "system", "content": env.system_prompt})
-    asked += told({"role": "user", "content": seen})
-    return asked + said(Part(thought, LEARN), Part(rulebook, LEARN))
-
-
-def _cited(rows: Rows, rng: np.random.Generator) -> list[Part]:
-    # walls are many, and players few: some places of each symbol
-    places: dict[str, list[tuple[int, int]]] = {}
-    for r, c in itertools.product(range(len(rows)), range(len(rows[0]))):
-        places.setdefault(rows[r][c], []).append((r, c))
-    some = [of[int(i)] for of in places.values() for i in rng.permutation(len(of))[:LOOKS]]
-    cited: list[Part] = []
-    for i in rng.permutation(len(some)):
-        place, symbol = cite(rows, *some[int(i)]).split()
-        cited += [Part(place, GIVEN), Part(symbol, LEARN)]
-    return said(*cited)
+    return said(Part(thought, LEARN), Part(rulebook, LEARN))
 
 
 def _boards(attempt: Attempt) -> list[Rows]:

@@ -14,7 +14,7 @@ import erl_envs
 from erl_envs import tasks
 from erl_envs.core import Episode, Task
 from erl_envs.policies.base import Policy, Sampling
-from erl_envs.policies.nano import OPTIONS
+from erl_envs.policies.nano import OPTIONS, SPLIT
 from erl_envs.rollout import EnvPool, Job, Player, rollout
 from erl_envs.tasks import references
 from erl_trainer.metrics import mean
@@ -68,7 +68,7 @@ def measure(policy: Policy, env: str, samples: int) -> Skills:
         env: Environment id.
         samples: Attempts of a task.
     """
-    chosen = tasks.load(env, "small-test")
+    chosen = tasks.load(env, SPLIT)
     hidden = dict(OPTIONS[env])
     told = play(policy, chosen, samples, {**hidden, "rules": "shown"}, attempts=1)
     loop = play(policy, chosen, samples, hidden, attempts=2)

@@ -17,9 +17,8 @@ from erl_envs.adapters.rows import open_row
 from erl_envs.adapters.verl import EnvLoop, ServerPolicy, session, told, versions
 from erl_envs.adapters.versions import require
 from erl_envs.core import EnvError, Tokens
-from erl_envs.policies.base import Sampling
-from erl_envs.rollout import EnvPool, Player
-from erl_trainer.actor import Actor
+from erl_envs.rollout import EnvPool
+from erl_trainer.actor import Actor, players
 from erl_trainer.config import Config, configure
 from erl_trainer.erl import collect
 from erl_trainer.memory import Lesson, ReflectionMemory, load_memory
@@ -127,17 +126,8 @@ class ErlLoop(EnvLoop):
         cfg, (_, step) = self.erl, session(row)
         _, task = open_row(row["env"], row["options"], row["task"])
         policy = ServerPolicy(self, sampling_params)
-        actor = Actor(
-            EnvPool({task.env: json.loads(row["options"])}),
-            {
-                "actor": Player(policy, Sampling(cfg.temperature, cfg.top_p, 0, cfg.max_tokens)),
-                "reflector": Player(
-                    policy,
-                    Sampling(cfg.reflect_temperature, cfg.reflect_top_p, 0, cfg.reflect_max_tokens),
-                ),
-            },
-            cfg.concurrency,
-        )
+        pool = EnvPool({task.env: json.loads(row["options"])})
+        actor = Actor(pool, players(cfg, policy, policy), cfg.concurrency)
         memory, began = MEMORY.at(step, cfg.memory), time.perf_counter()
         played = await self.in_thread(lambda: collect([task], actor, memory, cfg, step))
         MEMORY.keep(played.lessons)

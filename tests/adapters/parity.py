@@ -49,6 +49,16 @@ class Game(NamedTuple):
     def messages(self) -> list[str]:
         return [turn.message for turn in self.turns]
 
+    @property
+    def conversation(self) -> list[dict[str, str]]:
+        """Every message of it, up to the last observation."""
+        told = [{"role": "system", "content": self.system_prompt}]
+        told.append({"role": "user", "content": self.first})
+        for turn in self.turns:
+            told.append({"role": "assistant", "content": turn.message})
+            told.append({"role": "user", "content": turn.observation})
+        return told
+
 
 def games(env: str, player: str, options: Mapping[str, Any] = OPTIONS) -> Iterator[Game]:
     """`EPISODES` attempts at the first tasks of `test`, by the oracle or at random."""

@@ -332,12 +332,7 @@ def test_plain_text_carries_all(env: str, player: str, tmp_path: Path) -> None:
 
 def same_ids(tokenizer: Any, output: dict[str, Any], row: int, game: Game) -> None:
     """The row is the conversation as the template writes it, and its mask the messages."""
-    told = [{"role": "system", "content": game.system_prompt}]
-    told.append({"role": "user", "content": game.first})
-    for turn in game.turns:
-        told.append({"role": "assistant", "content": turn.message})
-        told.append({"role": "user", "content": turn.observation})
-    text = tokenizer.apply_chat_template(told[:-1], tokenize=False)
+    text = tokenizer.apply_chat_template(game.conversation[:-1], tokenize=False)
     ids = output["prompt_ids"][row] + output["completion_ids"][row]
     assert tokenizer.decode(ids) == text.removesuffix("\n")
     mask, completion = output["env_mask"][row], output["completion_ids"][row]

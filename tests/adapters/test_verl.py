@@ -124,12 +124,7 @@ def test_attempts_carry_all(env: str, player: str, tmp_path: Path) -> None:
 
 
 def same(found: DataProto, game: Game, tokenizer: Any) -> None:
-    told = [{"role": "system", "content": game.system_prompt}]
-    told.append({"role": "user", "content": game.first})
-    for turn in game.turns:
-        told.append({"role": "assistant", "content": turn.message})
-        told.append({"role": "user", "content": turn.observation})
-    text = tokenizer.apply_chat_template(told[:-1], tokenize=False)
+    text = tokenizer.apply_chat_template(game.conversation[:-1], tokenize=False)
     ids = found.batch["input_ids"][found.batch["attention_mask"].bool()]
     assert tokenizer.decode(ids) == text.removesuffix("\n")
     sampled = found.batch["responses"][found.batch["response_mask"].bool()]
