@@ -225,8 +225,12 @@ class TextEnv(gym.Env[str, str]):
     @classmethod
     def splits(
         cls, options: opt.Options
-    ) -> Mapping[str, Callable[[], Iterable[Mapping[str, Any]]]]:
-        """Its task sets: name → a function that gives the tasks' parameters, always the same."""
+    ) -> Mapping[str, Callable[[str], Iterable[Mapping[str, Any]]]]:
+        """Its task sets: name → a function that gives the tasks' parameters, always the same.
+
+        The function takes a salt: "" for the public set, else a secret that makes another of the
+        same distribution. One that has no other raises ValueError for it.
+        """
         return {}
 
     # What every environment does the same way

@@ -7,6 +7,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -145,24 +146,39 @@ def take_split(
                 return
 
 
+def stream(number: int, salt: str) -> np.random.Generator:
+    """What a task set is drawn with; a salt gives another set of the same distribution."""
+    words = [int(digest(salt)[:16], 16)] if salt else []
+    return np.random.default_rng([20_260_213, number, *words])
+
+
 Params = Iterator[dict[str, Any]]
 
 
 def split_table(
-    ours: Callable[[str, int], Params],
-    small: Callable[[str, int], Params],
-    hard: Callable[[], Params],
+    ours: Callable[[str, int, str], Params],
+    small: Callable[[str, int, str], Params],
+    hard: Callable[[str], Params],
     paper: Callable[[str], Params],
-) -> dict[str, Callable[[], Params]]:
-    """A game's task sets by name, of the functions that draw ours, small, hard and the paper's."""
+) -> dict[str, Callable[[str], Params]]:
+    """A game's task sets by name, of the functions that draw ours, small, hard and the paper's.
+
+    Each takes a salt; the paper's sets are what they are.
+    """
+
+    def theirs(part: str, salt: str) -> Params:
+        if salt:
+            raise ValueError(f"paper-{part} is the paper's own: it takes no salt")
+        return paper(part)
+
     return {
-        "train": lambda: ours("train", 10_000),
-        "test": lambda: ours("test", 200),
-        "small-train": lambda: small("train", 800),
-        "small-test": lambda: small("test", 100),
+        "train": partial(ours, "train", 10_000),
+        "test": partial(ours, "test", 200),
+        "small-train": partial(small, "train", 800),
+        "small-test": partial(small, "test", 100),
         "hard": hard,
-        "paper-train": lambda: paper("train"),
-        "paper-test": lambda: paper("test"),
+        "paper-train": partial(theirs, "train"),
+        "paper-test": partial(theirs, "test"),
     }
 
 

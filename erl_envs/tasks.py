@@ -34,7 +34,8 @@ def load(env: str, split: str, **options: Any) -> tuple[Task, ...]:
 
     Args:
         env: Environment id.
-        split: One of `splits(env, **options)`.
+        split: One of `splits(env, **options)`; with `@SALT` behind it, other tasks of the same
+            distribution, which nobody has seen who does not know the salt.
         **options: The environment's; those that say where its data comes from matter here.
 
     Raises:
@@ -46,9 +47,12 @@ def load(env: str, split: str, **options: Any) -> tuple[Task, ...]:
 @functools.cache
 def _load(env: str, split: str, options: str) -> tuple[Task, ...]:
     found = _splits(env, json.loads(options))
-    if split not in found:
-        raise ValueError(f"{env} has no split {split!r}; valid: {', '.join(found)}")
-    return tuple(Task(env, params, split) for params in found[split]())
+    name, at, salt = split.partition("@")
+    if name not in found or (at and not salt):
+        raise ValueError(
+            f"{env} has no split {split!r}; valid: {', '.join(found)}, or a salted one: test@SALT"
+        )
+    return tuple(Task(env, params, split) for params in found[name](salt))
 
 
 def _splits(env: str, options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -35,6 +35,7 @@ LAYERS = [
     {"erl_envs.reflection", "erl_envs.retrieval.__main__"},
     {"erl_envs.rollout"},
     {"erl_envs.eval"},
+    {"erl_envs.leaderboard"},
     {"erl_envs.adapters.versions", "erl_envs.adapters.rows"},
     {"erl_envs.adapters"},
     {"erl_envs.serve"},

@@ -16,7 +16,10 @@ from erl_envs.rollout import THRESHOLD
 
 
 def render_report(
-    run: Mapping[str, Any], episodes: Sequence[Episode], max_episodes: int = 2000
+    run: Mapping[str, Any],
+    episodes: Sequence[Episode],
+    max_episodes: int = 2000,
+    home: str = "",
 ) -> str:
     """The report of a run as one HTML page that asks nothing of the network.
 
@@ -28,6 +31,7 @@ def render_report(
         episodes: Episodes of the run, in any order.
         max_episodes: Transcripts that the page carries at most; the first samples of every task
             come first, and the page says how many of how many it shows.
+        home: Address of a page to go back to, if there is one.
 
     Returns:
         The page.
@@ -37,11 +41,12 @@ def render_report(
         ValueError: An episode holds a number that JSON cannot (not a number, or infinite).
     """
     shown = _pick(episodes, max_episodes)
-    page = _template().render(
+    page = template("report.html").render(
         run=run,
         shown=len(shown),
         total=len(episodes),
         threshold=THRESHOLD,
+        home=home,
         data=_pack([episode.to_json() for episode in shown]),
     )
     # a lone surrogate in a policy's name or an option; the transcripts are base64 by now
@@ -77,13 +82,14 @@ def _settings(values: Mapping[str, Any] | None) -> str:
     return "  ".join(f"{key}={word}" for key, word in words.items()) or "–"
 
 
-def _template() -> jinja2.Template:
+def template(name: str, *folders: Path) -> jinja2.Template:
+    """A page's template, of this folder or of others that share its look."""
     files = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent]),
         undefined=jinja2.StrictUndefined,
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     files.filters.update(number=_number, settings=_settings)
-    return files.get_template("report.html")
+    return files.get_template(name)

@@ -170,7 +170,7 @@ class FrozenLake(GridEnv):
         return max(self.actions, key=lambda action: self._chance(self._player, action, values))
 
     @classmethod
-    def splits(cls, options: opt.Options) -> dict[str, Callable[[], Iterator[dict[str, Any]]]]:
+    def splits(cls, options: opt.Options) -> dict[str, Callable[[str], Iterator[dict[str, Any]]]]:
         """Task sets by name."""
         return SPLITS
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from erl_envs.grid import check_rows, neighbours, shortest_path, split_table, take_split
+from erl_envs.grid import check_rows, neighbours, shortest_path, split_table, stream, take_split
 
 PAPER_SIZES, PAPER_P = (2, 9), (0.6, 0.85)
 _MAX_DRAWS = 10_000
@@ -124,28 +124,29 @@ def _paper(part: str) -> Iterator[dict[str, Any]]:
         yield {"seed": int(seed), "size": int(size), "p": float(p)}
 
 
-def _ours(split: str, count: int) -> Iterator[dict[str, Any]]:
+def _ours(split: str, count: int, salt: str) -> Iterator[dict[str, Any]]:
     """The paper's generator from side 3, each board in one split and once."""
-    return take_split(split, count, _draws(949, (3, 9)))
+    return take_split(split, count, _draws(stream(949, salt), (3, 9)))
 
 
-def _small(split: str, count: int) -> Iterator[dict[str, Any]]:
+def _small(split: str, count: int, salt: str) -> Iterator[dict[str, Any]]:
     """Boards of side 5, for small models."""
-    return take_split(split, count, _draws(953, (5, 5)))
+    return take_split(split, count, _draws(stream(953, salt), (5, 5)))
 
 
-def _draws(stream: int, size: tuple[int, int]) -> Iterator[tuple[object, dict[str, Any]]]:
-    rng = np.random.default_rng([20_260_213, stream])
+def _draws(
+    rng: np.random.Generator, size: tuple[int, int]
+) -> Iterator[tuple[object, dict[str, Any]]]:
     while True:
         params = draw_task(rng, size, PAPER_P)
         yield generate(**params), params
 
 
-def _hard() -> Iterator[dict[str, Any]]:
+def _hard(salt: str) -> Iterator[dict[str, Any]]:
     """100 boards of side 10 to 12 whose shortest path takes 9 to 16 of 20 turns."""
 
     def draws() -> Iterator[tuple[object, dict[str, Any]]]:
-        rng = np.random.default_rng([20_260_213, 950])
+        rng = stream(950, salt)
         while True:
             size = int(rng.integers(10, 13))
             holes = rng.random(size * size) >= rng.uniform(*PAPER_P)

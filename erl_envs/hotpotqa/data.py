@@ -45,6 +45,14 @@ class Source(ABC):
     def corpus(self, part: str) -> Corpus:
         """A part's corpus."""
 
+    def salted(self, part: str, salt: str) -> str:
+        """The part that a salt makes of one.
+
+        Raises:
+            ValueError: There are no others than the source's own.
+        """
+        raise ValueError(f"{part} is what it is: it takes no salt")
+
     def splits(self) -> dict[str, tuple[str, int | None]]:
         """Task sets: name → part and how many of its first questions."""
         return {part: (part, None) for part in self.parts()}
@@ -56,10 +64,11 @@ def task_params(question: Question, part: str) -> dict[str, Any]:
     return {**{key: question[key] for key in kept if key in question}, "corpus": part}
 
 
-def split_params(source: Source) -> dict[str, Callable[[], Iterator[dict[str, Any]]]]:
+def split_params(source: Source) -> dict[str, Callable[[str], Iterator[dict[str, Any]]]]:
     """The task sets of a source."""
 
-    def tasks(part: str, count: int | None) -> Iterator[dict[str, Any]]:
+    def tasks(part: str, count: int | None, salt: str) -> Iterator[dict[str, Any]]:
+        part = source.salted(part, salt) if salt else part
         for question in source.questions(part)[:count]:
             yield task_params(question, part)
 
@@ -105,11 +114,16 @@ class WorldSource(Source):
     def questions(self, part: str) -> Sequence[Question]:
         """The world's questions, or those for small models."""
         questions = self._world(part).questions
-        return [q for q in questions if is_chain(q)] if part in SMALL else questions
+        small = part.startswith("small-")
+        return [q for q in questions if is_chain(q)] if small else questions
 
     def corpus(self, part: str) -> Corpus:
         """Every passage of the world."""
         return self._world(part).corpus
+
+    def salted(self, part: str, salt: str) -> str:
+        """The part of another world."""
+        return f"{part}@{salt}"
 
     def _world(self, part: str) -> World:
         from erl_envs.worlds import split_world

@@ -279,7 +279,9 @@ class HotpotQA(TextEnv):
         }
 
     @classmethod
-    def splits(cls, options: opt.Options) -> Mapping[str, Callable[[], Iterator[dict[str, Any]]]]:
+    def splits(
+        cls, options: opt.Options
+    ) -> Mapping[str, Callable[[str], Iterator[dict[str, Any]]]]:
         """The task sets of the data."""
         assert isinstance(options, HotpotQAOptions)
         return data.split_params(data.open_source(options.data))

@@ -166,6 +166,6 @@ class Sokoban(GridEnv):
         return f"{action}: the box at {at} has {behind} behind it, so nothing changed."
 
     @classmethod
-    def splits(cls, options: opt.Options) -> dict[str, Callable[[], Iterator[dict[str, Any]]]]:
+    def splits(cls, options: opt.Options) -> dict[str, Callable[[str], Iterator[dict[str, Any]]]]:
         """Task sets by name."""
         return levels.SPLITS

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from erl_envs.grid import split_of, split_table, take_split
+from erl_envs.grid import split_of, split_table, stream, take_split
 from erl_envs.sokoban.room import Room, State, deltas, to_layout, walk
 from erl_envs.sokoban.solver import least_pushes, solve
 
@@ -166,11 +166,11 @@ def _pull(
     return None
 
 
-def _ours(split: str, count: int) -> Iterator[dict[str, Any]]:
+def _ours(split: str, count: int, salt: str) -> Iterator[dict[str, Any]]:
     """Rooms of side 6 to 8 with inner walls and one or two boxes, solvable in 8 moves."""
 
     def draws() -> Iterator[tuple[object, dict[str, Any]]]:
-        rng = np.random.default_rng([20_260_213, 951])
+        rng = stream(951, salt)
         while True:
             boxes = 1 if rng.random() < 0.7 else 2
             side, pushes = int(rng.integers(6, 9)), int(rng.integers(1, 5))
@@ -181,11 +181,11 @@ def _ours(split: str, count: int) -> Iterator[dict[str, Any]]:
     return take_split(split, count, draws())
 
 
-def _small(split: str, count: int) -> Iterator[dict[str, Any]]:
+def _small(split: str, count: int, salt: str) -> Iterator[dict[str, Any]]:
     """The paper's generator at side 6, its smallest, for small models; there are 1,136 rooms."""
 
     def draws() -> Iterator[tuple[object, dict[str, Any]]]:
-        rng = np.random.default_rng([20_260_213, 954])
+        rng = stream(954, salt)
         while True:
             layout = draw_paper_room(rng, (6, 6))
             yield layout, {"layout": layout}
@@ -193,11 +193,11 @@ def _small(split: str, count: int) -> Iterator[dict[str, Any]]:
     return take_split(split, count, draws())
 
 
-def _hard() -> Iterator[dict[str, Any]]:
+def _hard(salt: str) -> Iterator[dict[str, Any]]:
     """100 rooms of side 8 to 10 with two or three boxes; 4 turns more than a shortest solution."""
 
     def draws() -> Iterator[tuple[object, dict[str, Any]]]:
-        rng = np.random.default_rng([20_260_213, 952])
+        rng = stream(952, salt)
         while True:
             boxes, side = int(rng.integers(2, 4)), int(rng.integers(8, 11))
             room, state, _ = pull_room(rng, side, boxes, 2 * boxes, 0.15, 24)

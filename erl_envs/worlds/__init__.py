@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from erl_envs.records import digest
 from erl_envs.retrieval.base import Corpus, Passage
 from erl_envs.worlds.names import PARTS, Dice
 from erl_envs.worlds.pages import Writer
@@ -70,14 +71,23 @@ SPLITS: Mapping[str, Mapping[str, Any]] = {
 }
 """Split → arguments of `build_world`."""
 
+_SALTED = 10**12
+"""Salted worlds have seeds from here, of the same part of all names as their split."""
+
 
 @cache
 def split_world(split: str) -> World:
     """The world of a split of ours; made once in a process, so do not change its questions.
 
+    `test@SALT` is another world, as large and of the same kind.
+
     Raises:
         ValueError: There is no such split.
     """
-    if split not in SPLITS:
+    name, _, salt = split.partition("@")
+    if name not in SPLITS:
         raise ValueError(f"unknown split {split!r}; valid splits: {', '.join(SPLITS)}")
-    return build_world(**SPLITS[split])
+    arguments = dict(SPLITS[name])
+    if salt:
+        arguments["seed"] += PARTS * (_SALTED + int(digest(salt)[:12], 16))
+    return build_world(**arguments)

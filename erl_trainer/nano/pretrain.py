@@ -49,7 +49,12 @@ def _sources(game: Game) -> dict[str, Draw]:
 SOURCES: Mapping[str, Mapping[str, Draw]] = {
     "frozenlake": _sources("frozenlake"),
     "sokoban": {**_sources("sokoban"), "recount": games.recounting},
-    "hotpotqa": {"act": questions.acting, "reflect": questions.reflecting},
+    "hotpotqa": {
+        "turn": questions.asking,
+        "drill": questions.quizzing,
+        "act": questions.acting,
+        "glance": questions.reflecting,
+    },
 }
 """Environment → source → how an example is drawn."""
 

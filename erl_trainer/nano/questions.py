@@ -38,6 +38,9 @@ WORLDS, QUESTIONS = 160, 300
 CLUE = 3
 """Words of a page that are said before a fact that stands beside them."""
 
+ASKED = 4
+"""Questions at a time, of which only the first message is learnt."""
+
 SHORT = 3
 """Most turns of a failed attempt to reflect on; of more, the pages would not fit."""
 
@@ -256,6 +259,33 @@ def acting(rng: np.random.Generator) -> list[Part]:
     env.reset(options={"task": chain.task})
     prompt = env.system_prompt if rng.random() < 0.5 else second_prompt(env, env.rules_text())
     return play(env, chain, prompt, "told" if rng.random() < 0.5 else "careless", rng).parts
+
+
+def asking(rng: np.random.Generator) -> list[Part]:
+    """Questions, and what to look for first; nothing else: a message of a conversation in tens."""
+    parts: list[Part] = []
+    for _ in range(ASKED):
+        chain = draw_chain(rng)
+        parts += told({"role": "user", "content": chain.task.params["question"]})
+        parts += said(Part(good(chain, 0), LEARN))
+    return parts
+
+
+def quizzing(rng: np.random.Generator) -> list[Part]:
+    """What was found for a title, and each fact of its page: finding and copying, nothing else."""
+    chain = draw_chain(rng)
+    hop = int(rng.integers(len(chain.facts)))
+    title = chain.start if hop == 0 else chain.facts[0].value
+    env = make()
+    env.reset(options={"task": chain.task})
+    found, *_ = env.step(f"<search>{title}</search>")
+    parts = told({"role": "user", "content": found}, SHOWN)
+    facts = (chain.facts[hop], *chain.slips[hop])
+    for place in rng.permutation(len(facts)):
+        fact = facts[place]
+        parts += told({"role": "user", "content": fact.relation})
+        parts += said(Part(_say(fact.relation, fact, boxes=hop == 1), LEARN))
+    return parts
 
 
 def reflecting(rng: np.random.Generator) -> list[Part]:

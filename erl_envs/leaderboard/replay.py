@@ -1,0 +1,95 @@
+"""Plays a recorded episode again: its messages through the loop that every run is played by.
+
+Nothing of a transcript is believed but the texts that a policy wrote and what they cost. What
+follows from them (prompts, observations, rewards, feedback, the rulebook, the second attempt's
+prompt) is computed anew, and must be what was recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from erl_envs.core import Episode, TextEnv, Usage
+from erl_envs.leaderboard.archive import Refused
+from erl_envs.leaderboard.differences import SHOWN, differences
+from erl_envs.policies.base import Completion
+from erl_envs.rollout import Job, episode
+
+_STAGES = {"attempt_1": "attempt 1", "reflection": "the reflection", "attempt_2": "attempt 2"}
+"""In order, and as they are told."""
+
+
+class Said(NamedTuple):
+    """A message that a policy wrote."""
+
+    stage: str
+    completion: Completion
+
+
+def replay(env: TextEnv, job: Job, attempts: int, recorded: Mapping[str, Any]) -> Episode:
+    """The episode that the recorded messages make.
+
+    Args:
+        env: Where to play.
+        job: What was played.
+        attempts: 1, or 2 with a reflection between them.
+        recorded: The episode as JSON.
+
+    Raises:
+        Refused: It lacks messages, has more than were played, or says otherwise.
+    """
+    said = _said(recorded)
+    play = episode(env, job, attempts)
+    ask = next(play)
+    try:
+        while True:
+            stage = ask.conversation.key[-1]
+            message = next(said, None)
+            if message is None or _order(message.stage) > _order(stage):
+                raise Refused(f"{_STAGES[stage]} lacks a message")
+            if message.stage != stage:
+                raise Refused(f"{_STAGES[message.stage]} goes on after its end")
+            ask = play.send(message.completion)
+    except StopIteration as end:
+        played: Episode = end.value
+    if message := next(said, None):
+        raise Refused(f"{_STAGES[message.stage]} goes on after its end")
+    for where, own, stated in differences(played.to_json(), recorded):
+        raise Refused(f"{where}: the submission has {stated}, replay gives {own}")
+    return played
+
+
+def _order(stage: str) -> int:
+    return list(_STAGES).index(stage)
+
+
+def _said(recorded: Mapping[str, Any]) -> Iterator[Said]:
+    """What policies wrote, in order, with what it cost.
+
+    Raises:
+        Refused: Something of it is not of the kind it must be.
+    """
+    try:
+        for number, attempt in enumerate(recorded["attempts"][:2], 1):
+            if number == 2 and recorded["reflection"] is not None:
+                reflection = recorded["reflection"]
+                usage, text = reflection["usage"], reflection["messages"][-1]["content"]
+                yield Said("reflection", _completion(text, usage, None))
+            texts = [m["content"] for m in attempt["messages"] if m["role"] == "assistant"]
+            for text, turn in zip(texts, attempt["turns"], strict=True):
+                yield Said(f"attempt_{number}", _completion(text, turn["usage"], turn["stop"]))
+    except Refused:
+        raise
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise Refused(f"is no episode: {error!r}") from error
+
+
+def _completion(text: Any, usage: Mapping[str, Any], stop: Any) -> Completion:
+    counts = usage["prompt_tokens"], usage["completion_tokens"]
+    if not isinstance(text, str) or not (stop is None or isinstance(stop, str)):
+        raise Refused(f"is no episode: {text!r:.{SHOWN}} is no message")
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise Refused(f"cannot have used {counts} tokens")
+    # seconds are a machine's, not an episode's: `submit` leaves them out
+    return Completion(text, stop_reason=stop, usage=Usage(*counts, 0.0))

@@ -1,0 +1,201 @@
+"""A submission: what was measured, of whom, and the transcripts that show it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from erl_envs.core import digest
+from erl_envs.leaderboard.archive import Refused, read_json, read_lines
+from erl_envs.options import fits
+from erl_envs.policies.base import Sampling
+
+SCHEMA = 1
+
+ABOUT, EPISODES = "submission.json", "episodes.jsonl.gz"
+FILES = (ABOUT, EPISODES)
+"""All that a submission's folder holds."""
+
+MAX_ABOUT = 2**16
+"""Bytes of `submission.json`."""
+
+MAX_TEXT = 500
+"""Characters of each of its texts."""
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,59}")
+"""What a submission may be called: it is a folder's name."""
+
+_URL = re.compile(r"https?://[^\s<>\"']+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """The content of `submission.json`.
+
+    Attributes:
+        schema: Of this file.
+        track: The track's specification, as the submitter's package has it.
+        salt: What the tasks were salted with; "" for the public ones.
+        name: Of the entry.
+        date: When it was submitted, `YYYY-MM-DD`.
+        model: Who played.
+        revision: Which version of it exactly.
+        reflector: Who reflected, None if the model itself or nobody.
+        url: Where to learn more, or "".
+        license: Of the model's weights, or "".
+        notes: What a reader should know, or "".
+        trained_on_family: Whether it was trained on tasks of this environment.
+        tools: Whether it was offered the environment's actions as tools.
+        outside_help: What else helped it: search, a solver, a person.
+        options: What it chose of the options that a track leaves open.
+        sampling: How it sampled.
+        reflection_sampling: How the reflector sampled, None for one attempt.
+        seed: Of the run.
+        package: Version and commit that played it.
+        reproduces: Name of the entry on this track that this one plays again, or "".
+        metrics: The numbers that the submitter's package computed; read by nobody but `verify`,
+            which compares them with its own.
+        files: File → SHA-256 of its lines' canonical JSON.
+    """
+
+    schema: int
+    track: Mapping[str, Any]
+    salt: str
+    name: str
+    date: str
+    model: str
+    revision: str
+    reflector: str | None
+    url: str
+    license: str
+    notes: str
+    trained_on_family: Literal["yes", "no", "unknown"]
+    tools: bool
+    outside_help: str
+    options: Mapping[str, Any]
+    sampling: Mapping[str, Any]
+    reflection_sampling: Mapping[str, Any] | None
+    seed: int
+    package: Mapping[str, Any]
+    reproduces: str
+    metrics: Mapping[str, Any]
+    files: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            Refused: One is not of its kind, or says nothing.
+        """
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not fits(value, hints[field.name]):
+                raise Refused(f"{ABOUT}: {field.name} cannot be {value!r:.60}")
+            if isinstance(value, str) and not (len(value) <= MAX_TEXT and value.isprintable()):
+                raise Refused(
+                    f"{ABOUT}: {field.name} must be one line of at most {MAX_TEXT} characters"
+                )
+        for wrong, message in (
+            (self.schema != SCHEMA, f"schema {self.schema} is not the one there is, {SCHEMA}"),
+            (not NAME.fullmatch(self.name), f"a name is {NAME.pattern}, not {self.name!r:.60}"),
+            (not self.model.strip(), "model is empty"),
+            (not self.revision.strip(), "revision is empty"),
+            (self.url and not _URL.fullmatch(self.url), f"url {self.url!r:.60} is none"),
+            (not _is_date(self.date), f"date {self.date!r:.60} is none"),
+            (not _is_sampling(self.sampling), "sampling is none"),
+            (
+                self.reflection_sampling and not _is_sampling(self.reflection_sampling),
+                "reflection_sampling is none",
+            ),
+            (not _is_package(self.package), "package must have a version and a commit"),
+            (list(self.files) != [EPISODES], f"files must name {EPISODES}, and nothing else"),
+        ):
+            if wrong:
+                raise Refused(f"{ABOUT}: {message}")
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder."""
+        return f"{self.date}_{self.name}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object from which `from_json` makes an equal submission."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Submission:
+        """The submission of a JSON object.
+
+        Raises:
+            Refused: It is none; the message says why.
+        """
+        if not isinstance(data, Mapping):
+            raise Refused(f"{ABOUT} holds no JSON object")
+        if isinstance(data.get("schema"), int) and data["schema"] > SCHEMA:
+            raise Refused(
+                f"{ABOUT} has schema {data['schema']}, which a newer package writes; "
+                f"this one reads {SCHEMA}"
+            )
+        known = {field.name for field in fields(cls)}
+        if odd := sorted(known ^ set(data)):
+            what = "lacks" if odd[0] in known else "has a field that is none:"
+            raise Refused(f"{ABOUT} {what} {odd[0]!r:.60}")
+        return cls(**data)
+
+
+def _is_sampling(value: Mapping[str, Any]) -> bool:
+    hints = get_type_hints(Sampling)
+    return set(value) == set(hints) and all(fits(value[name], hints[name]) for name in hints)
+
+
+def _is_package(value: Mapping[str, Any]) -> bool:
+    hints = {"version": str, "commit": str | None}
+    return set(value) == set(hints) and all(fits(value[name], hints[name]) for name in hints)
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def digest_lines(lines: Sequence[Any]) -> str:
+    """Digest of a file of JSON lines, however it is compressed."""
+    return digest([digest(line) for line in lines])
+
+
+def read(folder: Path) -> tuple[Submission, list[Any]]:
+    """A submission's content and its episodes as JSON, from a folder that anybody may have made.
+
+    Raises:
+        Refused: The folder holds anything else, or less, or something of it is broken.
+    """
+    _check_folder(folder)
+    submission = Submission.from_json(read_json((folder / ABOUT).read_bytes(), ABOUT))
+    lines = list(read_lines(folder / EPISODES))
+    if digest_lines(lines) != submission.files[EPISODES]:
+        raise Refused(f"{EPISODES} is not the file that {ABOUT} names: its digest is another")
+    return submission, lines
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_symlink() or not folder.is_dir():
+        raise Refused(f"{folder} is no folder")
+    found = {path.name: path for path in sorted(folder.iterdir())}
+    for name, path in found.items():
+        if name not in FILES:
+            raise Refused(
+                f"{name!r:.60} does not belong there: a submission is {' and '.join(FILES)}"
+            )
+        if path.is_symlink() or not path.is_file():
+            raise Refused(f"{name} is no plain file")
+    if missing := sorted(set(FILES) - set(found)):
+        raise Refused(f"{missing[0]} is missing")
+    if found[ABOUT].stat().st_size > MAX_ABOUT:
+        raise Refused(f"{ABOUT} has more than {MAX_ABOUT:,} bytes")

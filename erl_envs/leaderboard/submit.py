@@ -1,0 +1,198 @@
+"""Packs a run folder as a submission, with nothing in it that is not the run's."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from erl_envs.core import Attempt, Episode, Turn, Usage
+from erl_envs.eval.runfolder import SCHEMA as RUN_SCHEMA
+from erl_envs.leaderboard import submission as sub
+from erl_envs.leaderboard.archive import write_lines
+from erl_envs.leaderboard.submission import ABOUT, EPISODES, Submission, digest_lines
+from erl_envs.leaderboard.tracks import FREE, TRACKS, Track
+from erl_envs.leaderboard.verify import Verified, measure, verify
+from erl_envs.records import read_episodes
+
+_SECRET = re.compile(
+    r"\b(?:sk-[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}"
+    r"|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}|xox[abpr]-[0-9A-Za-z-]{10,})"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\bBearer [A-Za-z0-9._~+/-]{20,}"
+)
+"""What keys of the usual services look like."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What a submitter says of a run, beside what the run says itself; see `Submission`."""
+
+    name: str
+    model: str
+    revision: str
+    date: str
+    url: str = ""
+    license: str = ""
+    notes: str = ""
+    reflector: str | None = None
+    trained_on_family: Literal["yes", "no", "unknown"] = "unknown"
+    tools: bool = False
+    outside_help: str = "none"
+    reproduces: str = ""
+
+
+def submit(run_folder: Path, env: str, entry: Entry, out: Path) -> tuple[Path, Verified]:
+    """Make a submission of a run's episodes of one environment.
+
+    Args:
+        run_folder: As `erl_envs.eval` writes it.
+        env: Which of its environments.
+        entry: What to say of it.
+        out: Folder of all submissions; the new one is `out/TRACK/DATE_NAME`.
+
+    Returns:
+        The new folder, and what its replay gave.
+
+    Raises:
+        ValueError: The run belongs to no track, was not finished, or its transcripts hold what
+            looks like a key; nothing is written then.
+    """
+    run = read_run(run_folder)
+    track, free, salt = track_of(run, env)
+    ids = {task.id for task in track.tasks(salt)}
+    episodes = [
+        _bare(episode)
+        for episode in read_episodes(run_folder / "episodes.jsonl")
+        if episode.task.env == env and episode.valid and episode.sample < track.samples
+    ]
+    if strange := [episode.task.id for episode in episodes if episode.task.id not in ids]:
+        raise ValueError(f"{track.id} has no task {strange[0]!r}")
+    episodes.sort(key=lambda episode: (episode.task.id, episode.sample))
+    lines = [episode.to_json() for episode in episodes]
+    _check_secrets(lines)
+    two = track.attempts == 2
+    submission = Submission(
+        schema=sub.SCHEMA,
+        track=track.specification(),
+        salt=salt,
+        options=free,
+        sampling=run["sampling"],
+        reflection_sampling=run["reflection_sampling"] if two else None,
+        seed=run["seed"],
+        package=run["package"],
+        metrics=measure(track, episodes, salt),
+        files={EPISODES: digest_lines(lines)},
+        **vars(entry),
+    )
+    return _write(submission, lines, out / track.id)
+
+
+def _write(submission: Submission, lines: Sequence[Any], home: Path) -> tuple[Path, Verified]:
+    folder = home / submission.folder
+    if folder.exists():
+        raise ValueError(f"{folder} is there already; give another --name")
+    part = home / f".{submission.folder}.part"
+    part.mkdir(parents=True)
+    try:
+        about = json.dumps(submission.to_json(), indent=2, ensure_ascii=True, allow_nan=False)
+        (part / ABOUT).write_text(about + "\n", encoding="ascii")
+        write_lines(part / EPISODES, lines)
+        verified = verify(part)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder, verified
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The content of a finished run's `run.json`.
+
+    Raises:
+        ValueError: There is none, or it is of another schema or not finished.
+    """
+    try:
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} is no run folder: {error}") from error
+    if not isinstance(run, dict) or run.get("schema") != RUN_SCHEMA:
+        raise ValueError(f"{folder}/run.json has another schema than {RUN_SCHEMA}")
+    if run["finished"] is None:
+        raise ValueError(f"{folder} is not finished; python -m erl_envs.eval … --resume goes on")
+    return run
+
+
+def track_of(run: Mapping[str, Any], env: str) -> tuple[Track, dict[str, Any], str]:
+    """The track that a run's environment belongs to, its free options, and its salt.
+
+    Raises:
+        ValueError: There is none; the message says what stands in the way.
+    """
+    if env not in run["envs"]:
+        raise ValueError(f"the run has no {env!r}, but {', '.join(run['envs'])}")
+    played = run["envs"][env]
+    split, _, salt = played["split"].partition("@")
+    options = played["options"]
+    told = options["feedback"] if run["attempts"] == 2 else "outcome"
+    wanted = f"{env}-{split}-{options['rules']}-{told}-{run['attempts']}"
+    if wanted not in TRACKS:
+        raise ValueError(f"no track {wanted!r}; python -m erl_envs.leaderboard tracks lists them")
+    track = TRACKS[wanted]
+    fixed = track.specification()["options"]
+    for name, value in fixed.items():
+        own = options.get(name)
+        if own != (list(value) if isinstance(value, tuple) else value):
+            raise ValueError(f"{track.id} has {name}={value!r}; the run has {own!r}")
+    if run["limit"] is not None:
+        raise ValueError(f"the run has only its first {run['limit']} tasks; a track wants all")
+    if run["samples"] < track.samples:
+        raise ValueError(
+            f"{track.id} wants --samples {track.samples}; the run has {run['samples']}"
+        )
+    return track, {name: options[name] for name in FREE if name in options}, salt
+
+
+def _bare(episode: Episode) -> Episode:
+    """Without what is a machine's: seconds."""
+    reflection = episode.reflection
+    return replace(
+        episode,
+        attempts=[_bare_attempt(attempt) for attempt in episode.attempts],
+        reflection=reflection and replace(reflection, usage=_bare_usage(reflection.usage)),
+    )
+
+
+def _bare_attempt(attempt: Attempt) -> Attempt:
+    def bare(turn: Turn) -> Turn:
+        return replace(turn, usage=_bare_usage(turn.usage))
+
+    return replace(attempt, turns=[bare(turn) for turn in attempt.turns])
+
+
+def _bare_usage(usage: Usage) -> Usage:
+    return replace(usage, seconds=0.0)
+
+
+def _check_secrets(lines: Sequence[Mapping[str, Any]]) -> None:
+    for line in lines:
+        for text in _texts(line):
+            if _SECRET.search(text):
+                task, sample = line["task"]["id"], line["sample"]
+                raise ValueError(
+                    f"a message of task {task}, sample {sample} holds what looks like a key; "
+                    "transcripts are published as they are"
+                )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, Sequence):
+        for part in value:
+            yield from _texts(part)

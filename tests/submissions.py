@@ -1,0 +1,47 @@
+"""Submissions for tests: a real run of two attempts, packed as a person packs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from erl_envs import policies
+from erl_envs.eval.run import Config, Here, evaluate
+from erl_envs.eval.runfolder import RunFolder
+from erl_envs.leaderboard.archive import write_lines
+from erl_envs.leaderboard.submission import ABOUT, EPISODES, digest_lines, read
+from erl_envs.leaderboard.submit import Entry, submit
+
+ENTRY = Entry(name="dice", model="dice and a rulebook", revision="1", date="2026-01-31")
+
+
+def make_run(out: Path, envs: Sequence[str] = ("frozenlake",), **config: Any) -> Path:
+    """A run folder of random play; with two attempts, the oracle tells the rules between them."""
+    two = config.get("attempts") == 2
+    options = {env: {"feedback": "transitions" if two else "outcome"} for env in envs}
+    asked = Config(envs, **{"split": "small-test", "samples": 4, "options": options, **config})
+    reflector = policies.load("oracle") if two else None
+    evaluate(asked, Here(asked, policies.load("random"), reflector), RunFolder(out))
+    return out
+
+
+def make_submission(
+    home: Path, env: str = "frozenlake", entry: Entry = ENTRY, **config: Any
+) -> Path:
+    """A submission of a run of two attempts."""
+    run = make_run(home / "runs" / f"{env}-{entry.name}", (env,), **{"attempts": 2, **config})
+    folder, _ = submit(run, env, entry, home / "submissions")
+    return folder
+
+
+def change(folder: Path, edit: Callable[[dict[str, Any], list[Any]], None]) -> None:
+    """Change a submission's content and lines, and its digests with them, as a forger would."""
+    submission, lines = read(folder)
+    about = json.loads(json.dumps(submission.to_json()))
+    edit(about, lines)
+    if about["files"] == submission.files:
+        about["files"] = {EPISODES: digest_lines(lines)}
+    (folder / ABOUT).write_text(json.dumps(about))
+    write_lines(folder / EPISODES, lines)

@@ -1,0 +1,278 @@
+"""Tracks are frozen, a run is packed with nothing in it but itself, and pages come of replay."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from submissions import ENTRY, change, make_run, make_submission
+
+from erl_envs import tasks
+from erl_envs.core import digest
+from erl_envs.leaderboard import __main__ as cli
+from erl_envs.leaderboard.archive import Refused
+from erl_envs.leaderboard.build import REPLAYED, REPRODUCED, read_boards
+from erl_envs.leaderboard.submission import ABOUT, EPISODES, read
+from erl_envs.leaderboard.submit import submit
+from erl_envs.leaderboard.tracks import FREE, HASHES, TRACKS
+from erl_envs.leaderboard.verify import verify
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "run", ("frozenlake", "hotpotqa"))
+
+
+def test_tracks_are_frozen() -> None:
+    """A change here is another track: give it a version."""
+    assert len(TRACKS) == 110
+    assert digest([track.specification() for track in TRACKS.values()])[:16] == "1215e21e79fa774a"
+
+
+@pytest.mark.parametrize(("env", "split"), HASHES)
+def test_their_tasks_are_those_of_the_package(env: str, split: str) -> None:
+    track = TRACKS[f"{env}-{split}-hidden-outcome-1"]
+    assert len(track.tasks()) in (100, 200)
+
+
+def test_other_tasks_are_not_the_track(monkeypatch: pytest.MonkeyPatch) -> None:
+    track = TRACKS["sokoban-test-hidden-outcome-1"]
+    monkeypatch.setitem(HASHES, ("sokoban", "test"), "0" * 64)
+    with pytest.raises(ValueError, match="tasks are not those of sokoban-test-hidden-outcome-1"):
+        track.tasks()
+
+
+def test_a_player_chooses_only_how_it_is_told() -> None:
+    track = TRACKS["frozenlake-test-hidden-outcome-1"]
+    assert track.make({"coordinates": True, "prompt_style": "compact"}).options.rules == "hidden"
+    with pytest.raises(ValueError, match=r"option 'symbols' is the track's; free are prompt_style"):
+        track.make({"symbols": "canonical"})
+
+
+def test_a_run_becomes_a_submission_for_each_environment(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["submit", str(run), "--name", "dice", "--model", "dice", "--revision", "1"]
+    assert cli.main([*words, "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("replayed") == 2
+    folders = sorted(path.parents[1].name for path in tmp_path.rglob(ABOUT))
+    assert folders == [
+        "frozenlake-small-test-hidden-outcome-1",
+        "hotpotqa-small-test-hidden-outcome-1",
+    ]
+    assert cli.main([*words, "--out", str(tmp_path)]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_nothing_of_the_machine_goes_with_it(run: Path, tmp_path: Path) -> None:
+    folder, _ = submit(run, "frozenlake", ENTRY, tmp_path)
+    about, (submission, lines) = (folder / ABOUT).read_text(), read(folder)
+    ran = json.loads((run / "run.json").read_text())
+    assert "hardware" not in about and str(run) not in about and ran["started"] not in about
+    spent = [turn["usage"]["seconds"] for line in lines for turn in line["attempts"][0]["turns"]]
+    assert set(spent) == {0.0}
+    assert submission.options == {"prompt_style": "full", "coordinates": False}
+    assert set(submission.options) <= set(FREE)
+
+
+def test_the_same_run_packs_to_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    first, _ = submit(run, "frozenlake", ENTRY, tmp_path / "a")
+    second, _ = submit(run, "frozenlake", ENTRY, tmp_path / "b")
+    for name in (ABOUT, EPISODES):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"limit": 9}, "only its first 9 tasks"),
+        ({"samples": 1}, "wants --samples 4; the run has 1"),
+        ({"split": "small-train"}, "no track 'frozenlake-small-train-hidden-outcome-1'"),
+        ({"options": {"frozenlake": {"feedback": "solution"}}}, "has feedback='outcome'"),
+        ({"options": {"frozenlake": {"symbols": "canonical"}}}, "has symbols='opaque'"),
+    ],
+)
+def test_a_run_that_belongs_to_no_track_is_not_packed(
+    tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    run = make_run(tmp_path / "run", **config)
+    with pytest.raises(ValueError, match=message):
+        submit(run, "frozenlake", ENTRY, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unfinished_run_is_not_packed(run: Path, tmp_path: Path) -> None:
+    ran = json.loads((run / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**ran, "finished": None}))
+    with pytest.raises(ValueError, match="is not finished"):
+        submit(tmp_path, "frozenlake", ENTRY, tmp_path / "out")
+
+
+def test_a_key_in_a_transcript_is_not_published(run: Path, tmp_path: Path) -> None:
+    lines = (run / "episodes.jsonl").read_text().splitlines()
+    episode = json.loads(lines[0])
+    episode["attempts"][0]["messages"][2]["content"] = "my key is sk-" + "a1" * 20
+    (tmp_path / "episodes.jsonl").write_text("\n".join([json.dumps(episode), *lines[1:]]))
+    (tmp_path / "run.json").write_text((run / "run.json").read_text())
+    with pytest.raises(ValueError, match="holds what looks like a key"):
+        submit(tmp_path, "frozenlake", ENTRY, tmp_path / "out")
+
+
+def test_a_missing_episode_counts_as_failed(run: Path, tmp_path: Path) -> None:
+    """An episode whose server failed is left out of the transcripts, not of the average."""
+    whole, _ = submit(run, "frozenlake", ENTRY, tmp_path / "whole")
+    kept = []
+    for line in (run / "episodes.jsonl").read_text().splitlines():
+        episode = json.loads(line)
+        if episode["attempts"][0]["reward"] == 1 and not episode["error"]:
+            episode["valid"], episode["error"] = False, "PolicyError: no answer"
+        kept.append(json.dumps(episode) + "\n")
+    (tmp_path / "episodes.jsonl").write_text("".join(kept))
+    (tmp_path / "run.json").write_text((run / "run.json").read_text())
+    folder, found = submit(tmp_path, "frozenlake", ENTRY, tmp_path / "out")
+    assert found.missing > 50 and found.metrics["episodes"] == 400
+    assert found.metrics["reward"]["mean"] == 0
+    assert verify(folder).metrics == found.metrics
+    assert verify(whole).missing == 0
+
+
+def test_salted_tasks_are_verified_with_their_salt(tmp_path: Path) -> None:
+    folder = make_submission(tmp_path, split="small-test@2026-q1 secret", samples=4)
+    found = verify(folder)
+    public = {task.id for task in tasks.load("frozenlake", "small-test")}
+    assert found.submission.salt == "2026-q1 secret"
+    assert not public & {episode.task.id for episode in found.episodes}
+
+
+def test_an_entry_that_is_played_again_is_called_reproduced(tmp_path: Path) -> None:
+    make_submission(tmp_path)
+    again = replace(ENTRY, name="dice-again", reproduces="dice")
+    make_submission(tmp_path, entry=again, seed=1)
+    boards = {board.track.id: board for board in read_boards(tmp_path / "submissions")}
+    assert sum(board.track.default for board in boards.values()) == len(boards) == 12
+    board = boards["frozenlake-small-test-hidden-transitions-2"]
+    tiers = {entry.verified.submission.name: entry.tier for entry in board.entries}
+    assert tiers == {"dice": REPRODUCED, "dice-again": REPLAYED}
+    scores = [entry.score["mean"] for entry in board.entries]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_build_refuses_what_does_not_follow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_submission(tmp_path)
+    moved = folder.parent.with_name("frozenlake-test-hidden-outcome-1")
+    folder.parent.rename(moved)
+    assert cli.main(["build", "--home", str(tmp_path), "--site", str(tmp_path / "site")]) == 1
+    assert "belongs to frozenlake-small-test-hidden-transitions-2/" in capsys.readouterr().err
+    assert not (tmp_path / "README.md").exists() and not (tmp_path / "site").exists()
+
+
+def test_build_writes_the_pages(tmp_path: Path) -> None:
+    folder = make_submission(tmp_path, entry=replace(ENTRY, model="<b>|dice|</b>"))
+    words = ["build", "--home", str(tmp_path), "--site", str(tmp_path / "site")]
+    assert cli.main(words) == 0
+    table = (tmp_path / "README.md").read_text()
+    assert "| 1 | dice: &lt;b&gt;¦dice¦&lt;/b&gt; |" in table
+    assert "<b>" not in (tmp_path / "site" / "index.html").read_text()
+    page = tmp_path / "site" / "entries" / folder.parent.name / f"{folder.name}.html"
+    assert 'href="../../index.html"' in page.read_text()
+    before = {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")}
+    assert cli.main(words) == 0
+    assert before == {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")}
+
+
+def test_one_bad_submission_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = make_submission(tmp_path / "good")
+    bad = make_submission(tmp_path / "bad")
+
+    def lie(about: dict[str, Any], lines: list[Any]) -> None:
+        about["metrics"]["reward"]["mean"] = 1.0
+
+    change(bad, lie)
+    with pytest.raises(Refused):
+        verify(bad)
+    assert cli.main(["verify", str(bad), str(good)]) == 1
+    told = capsys.readouterr()
+    assert "is refused" in told.err and "in 400 episodes, replayed" in told.out
+
+
+def test_tracks_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tracks"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 12
+    assert cli.main(["tracks", "sokoban-hard-shown-outcome-1"]) == 0
+    assert json.loads(capsys.readouterr().out)["options"]["rules"] == "shown"
+    assert cli.main(["tracks", "chess"]) == 2
+    assert "no track 'chess'" in capsys.readouterr().err
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ["-c", "user.name=somebody", "-c", "user.email=nobody@example.org"]
+    done = subprocess.run(
+        ["git", "-C", str(folder), *who, *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def spoil_nothing(home: Path) -> None: ...
+
+
+def add_code(home: Path) -> None:
+    (home / "sitecustomize.py").write_text("raise SystemExit('run!')")
+
+
+def change_the_page(home: Path) -> None:
+    (home / "README.md").write_text("I am first.")
+
+
+def lie_about_the_score(home: Path) -> None:
+    (about,) = home.rglob(ABOUT)
+    found = json.loads(about.read_text())
+    found["metrics"]["reward"]["mean"] = 1.0
+    about.write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize(
+    ("edit", "code", "told"),
+    [
+        (spoil_nothing, 0, "dice earns"),
+        (add_code, 1, "changes nothing else"),
+        (change_the_page, 1, "changes nothing else"),
+        (lie_about_the_score, 1, "is refused: reward, mean: 1.0 is stated"),
+    ],
+)
+def test_a_pull_request_is_replayed(
+    tmp_path: Path, edit: Callable[[Path], None], code: int, told: str
+) -> None:
+    proposed = tmp_path / "proposed"
+    proposed.mkdir()
+    git(proposed, "init", "-q")
+    (proposed / "README.md").write_text("Ours.")
+    git(proposed, "add", ".")
+    git(proposed, "commit", "-qm", "base")
+    base = git(proposed, "rev-parse", "HEAD")
+    run = make_run(tmp_path / "run")
+    submit(run, "frozenlake", ENTRY, proposed / "leaderboards" / "submissions")
+    edit(proposed)
+    git(proposed, "add", ".")
+    git(proposed, "commit", "-qm", "entry")
+    script = Path(__file__).parents[1] / ".github" / "replay.sh"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", str(script), str(proposed), base],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": path},
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert told in done.stdout and "run!" not in done.stdout
