@@ -80,12 +80,12 @@ def boxed(text: str) -> str | None:
     None if there is none or it is empty.
     """
     opened: list[int | None] = []  # where each open brace's content starts, None if it is no box's
-    content: str | None = None
+    found: tuple[int, int] | None = None
     for match in _BRACES.finditer(text):
         if match[0] == "}":
             start = opened.pop() if opened else None
             if start is not None:
-                content = text[start : match.start()]
+                found = start, match.start()
         else:
             opened.append(None if match[0] == "{" else match.end())
-    return " ".join(content.split()) or None if content is not None else None
+    return " ".join(text[slice(*found)].split()) or None if found else None

@@ -11,10 +11,17 @@ from erl_envs import policies
 from erl_envs.eval.run import Config, Here, evaluate
 from erl_envs.eval.runfolder import RunFolder
 from erl_envs.leaderboard.archive import write_lines
-from erl_envs.leaderboard.submission import ABOUT, EPISODES, digest_lines, read
+from erl_envs.leaderboard.submission import (
+    ABOUT,
+    EPISODES,
+    LinesDigest,
+    Submission,
+    read_about,
+    read_episodes,
+)
 from erl_envs.leaderboard.submit import Entry, submit
 
-ENTRY = Entry(name="dice", model="dice and a rulebook", revision="1", date="2026-01-31")
+ENTRY = Entry(name="dice", model="dice", revision="1", date="2026-01-31", reflector="the rules")
 
 
 def make_run(out: Path, envs: Sequence[str] = ("frozenlake",), **config: Any) -> Path:
@@ -36,12 +43,24 @@ def make_submission(
     return folder
 
 
+def read(folder: Path) -> tuple[Submission, list[Any]]:
+    """A submission's content and lines."""
+    about = read_about(folder)
+    return about, list(read_episodes(folder, about, 10**6))
+
+
+def write(folder: Path, about: dict[str, Any], lines: Sequence[Any]) -> None:
+    """Write a submission's content and lines, and their digest, as a forger would."""
+    digest = LinesDigest()
+    for line in lines:
+        digest.add(line)
+    (folder / ABOUT).write_text(json.dumps({**about, "files": {EPISODES: digest.text()}}))
+    write_lines(folder / EPISODES, lines)
+
+
 def change(folder: Path, edit: Callable[[dict[str, Any], list[Any]], None]) -> None:
-    """Change a submission's content and lines, and its digests with them, as a forger would."""
+    """Change a submission's content and lines."""
     submission, lines = read(folder)
     about = json.loads(json.dumps(submission.to_json()))
     edit(about, lines)
-    if about["files"] == submission.files:
-        about["files"] = {EPISODES: digest_lines(lines)}
-    (folder / ABOUT).write_text(json.dumps(about))
-    write_lines(folder / EPISODES, lines)
+    write(folder, about, lines)

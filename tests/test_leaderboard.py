@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from submissions import ENTRY, change, make_run, make_submission
+from submissions import ENTRY, change, make_run, make_submission, read
 
 from erl_envs import tasks
 from erl_envs.core import digest
 from erl_envs.leaderboard import __main__ as cli
 from erl_envs.leaderboard.archive import Refused
-from erl_envs.leaderboard.build import REPLAYED, REPRODUCED, read_boards
-from erl_envs.leaderboard.submission import ABOUT, EPISODES, read
+from erl_envs.leaderboard.build import REPLAYED, REPRODUCED, markdown, read_boards
+from erl_envs.leaderboard.submission import ABOUT, EPISODES
 from erl_envs.leaderboard.submit import submit
 from erl_envs.leaderboard.tracks import FREE, HASHES, TRACKS
 from erl_envs.leaderboard.verify import verify
@@ -143,25 +143,64 @@ def test_a_missing_episode_counts_as_failed(run: Path, tmp_path: Path) -> None:
     assert verify(whole).missing == 0
 
 
-def test_salted_tasks_are_verified_with_their_salt(tmp_path: Path) -> None:
-    folder = make_submission(tmp_path, split="small-test@2026-q1 secret", samples=4)
+@pytest.mark.parametrize("env", ["frozenlake", "sokoban", "hotpotqa"])
+def test_salted_tasks_are_for_maintainers(
+    tmp_path: Path, env: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_submission(tmp_path, env, split="hard@a secret", samples=1)
     found = verify(folder)
-    public = {task.id for task in tasks.load("frozenlake", "small-test")}
-    assert found.submission.salt == "2026-q1 secret"
+    public = {task.id for task in tasks.load(env, "hard")}
+    assert found.submission.salt == "a secret"
     assert not public & {episode.task.id for episode in found.episodes}
+    assert cli.main(["verify", str(folder)]) == 1
+    assert "its tasks are salted" in capsys.readouterr().err
+    assert cli.main(["verify", "--salted", str(folder)]) == 0
+    with pytest.raises(Refused, match="its tasks are salted, and it reproduces nothing"):
+        read_boards(tmp_path)
 
 
-def test_an_entry_that_is_played_again_is_called_reproduced(tmp_path: Path) -> None:
-    make_submission(tmp_path)
-    again = replace(ENTRY, name="dice-again", reproduces="dice")
-    make_submission(tmp_path, entry=again, seed=1)
-    boards = {board.track.id: board for board in read_boards(tmp_path / "submissions")}
+def claim(home: Path, entry: Path, again: Path) -> None:
+    names = [f"{path.parent.name}/{path.name}" for path in (entry, again)]
+    (home / "reproduced.json").write_text(json.dumps({names[0]: names[1]}))
+
+
+def test_an_entry_is_reproduced_where_a_maintainer_says_so(tmp_path: Path) -> None:
+    entry = make_submission(tmp_path)
+    name = replace(ENTRY, name="dice-again")
+    again = make_submission(tmp_path, entry=name, split="small-test@2026", seed=1)
+    claim(tmp_path, entry, again)
+    boards = {board.track.id: board for board in read_boards(tmp_path)}
     assert sum(board.track.default for board in boards.values()) == len(boards) == 12
-    board = boards["frozenlake-small-test-hidden-transitions-2"]
-    tiers = {entry.verified.submission.name: entry.tier for entry in board.entries}
-    assert tiers == {"dice": REPRODUCED, "dice-again": REPLAYED}
-    scores = [entry.score["mean"] for entry in board.entries]
-    assert scores == sorted(scores, reverse=True)
+    (row,) = boards["frozenlake-small-test-hidden-transitions-2"].entries
+    assert (row.verified.submission.name, row.tier) == ("dice", REPRODUCED)
+
+
+@pytest.mark.parametrize(
+    ("change_of", "config", "message"),
+    [
+        ({"model": "loaded dice"}, {"seed": 1}, "has another model"),
+        ({"reflector": "a sage"}, {"seed": 1}, "has another reflector"),
+        ({}, {}, "the same episodes"),
+        ({}, {"split": "hard", "samples": 1}, "is on another track"),
+    ],
+)
+def test_what_is_not_played_again_is_not_reproduced(
+    tmp_path: Path, change_of: dict[str, Any], config: dict[str, Any], message: str
+) -> None:
+    entry = make_submission(tmp_path)
+    again = make_submission(tmp_path, entry=replace(ENTRY, name="again", **change_of), **config)
+    assert {board.entries[0].tier for board in read_boards(tmp_path) if board.entries} == {REPLAYED}
+    claim(tmp_path, entry, again)
+    with pytest.raises(Refused, match=message):
+        read_boards(tmp_path)
+
+
+def test_who_reflected_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="oracle reflected in this run: name it"):
+        make_submission(tmp_path, entry=replace(ENTRY, reflector=None))
+    assert not (tmp_path / "submissions" / "frozenlake-small-test-hidden-transitions-2").exists()
+    make_submission(tmp_path / "named")
+    assert "reflected on by `the rules`" in markdown(read_boards(tmp_path / "named"))
 
 
 def test_build_refuses_what_does_not_follow(
@@ -176,11 +215,11 @@ def test_build_refuses_what_does_not_follow(
 
 
 def test_build_writes_the_pages(tmp_path: Path) -> None:
-    folder = make_submission(tmp_path, entry=replace(ENTRY, model="<b>|dice|</b>"))
+    folder = make_submission(tmp_path, entry=replace(ENTRY, model="<b>|dice|</b> ![x](y) @z"))
     words = ["build", "--home", str(tmp_path), "--site", str(tmp_path / "site")]
     assert cli.main(words) == 0
     table = (tmp_path / "README.md").read_text()
-    assert "| 1 | dice: &lt;b&gt;¦dice¦&lt;/b&gt; |" in table
+    assert "| 1 | `dice`: `<b>¦dice¦</b> ![x](y) @z` reflected on by" in table
     assert "<b>" not in (tmp_path / "site" / "index.html").read_text()
     page = tmp_path / "site" / "entries" / folder.parent.name / f"{folder.name}.html"
     assert 'href="../../index.html"' in page.read_text()
@@ -227,7 +266,7 @@ def spoil_nothing(home: Path) -> None: ...
 
 
 def add_code(home: Path) -> None:
-    (home / "sitecustomize.py").write_text("raise SystemExit('run!')")
+    (home / "setup.py").write_text("print('run!')")
 
 
 def change_the_page(home: Path) -> None:
@@ -257,6 +296,7 @@ def test_a_pull_request_is_replayed(
     proposed.mkdir()
     git(proposed, "init", "-q")
     (proposed / "README.md").write_text("Ours.")
+    (proposed / "sitecustomize.py").write_text("print('run!')")
     git(proposed, "add", ".")
     git(proposed, "commit", "-qm", "base")
     base = git(proposed, "rev-parse", "HEAD")
@@ -275,4 +315,12 @@ def test_a_pull_request_is_replayed(
         check=False,
     )
     assert done.returncode == code, done.stderr
-    assert told in done.stdout and "run!" not in done.stdout
+    assert told in done.stdout and "run!" not in done.stdout + done.stderr
+
+
+def test_the_repository_s_own_boards_hold() -> None:
+    """A change that alters what a transcript would have been is a new version of its track."""
+    home = Path(__file__).parents[1] / "leaderboards"
+    boards = read_boards(home)
+    assert (home / "README.md").read_text(encoding="utf-8") == markdown(boards)
+    assert sum(len(board.entries) for board in boards) > 0

@@ -49,7 +49,7 @@ def said(lines: list[Any]) -> list[Any]:
 def test_the_true_one_is_taken(true: Path) -> None:
     found = verify(true)
     assert found.missing == 0 and len(found.episodes) == 400
-    assert found.metrics["reward"]["mean"] < 0.3 < 1
+    assert 0.1 < found.metrics["reward"]["mean"] < found.metrics["reward_after"]["mean"] < 0.5
 
 
 def edit_reward(about: dict[str, Any], lines: list[Any]) -> None:
@@ -137,7 +137,7 @@ def drop_task(about: dict[str, Any], lines: list[Any]) -> None:
 
 
 def double_task(about: dict[str, Any], lines: list[Any]) -> None:
-    lines.append(lines[0])
+    lines[1] = lines[0]
 
 
 def more_samples(about: dict[str, Any], lines: list[Any]) -> None:
@@ -145,8 +145,28 @@ def more_samples(about: dict[str, Any], lines: list[Any]) -> None:
 
 
 def swap_tasks(about: dict[str, Any], lines: list[Any]) -> None:
-    lines[0]["task"] = next(x["task"] for x in lines if x["task"] != lines[0]["task"])
-    lines[0]["sample"] = 9
+    one, other = lines[0], next(x for x in lines if x["task"]["id"] != lines[0]["task"]["id"])
+    one["task"], other["task"] = other["task"], one["task"]
+
+
+def too_many(about: dict[str, Any], lines: list[Any]) -> None:
+    lines += [1] * 10
+
+
+def long_message(about: dict[str, Any], lines: list[Any]) -> None:
+    said(lines)[0]["content"] = "\\boxed{" * 50_000
+
+
+def many_tokens(about: dict[str, Any], lines: list[Any]) -> None:
+    first(lines)["turns"][0]["usage"]["prompt_tokens"] = 10**4000
+
+
+def forged_line(about: dict[str, Any], lines: list[Any]) -> None:
+    lines[0]["\nfrozenlake-test-hidden-outcome-1: gpt earns 1.000\x1b[2J"] = 1
+
+
+def package_of_lines(about: dict[str, Any], lines: list[Any]) -> None:
+    about["package"]["version"] = "1\n2"
 
 
 def other_task(about: dict[str, Any], lines: list[Any]) -> None:
@@ -239,14 +259,6 @@ def climbing_name(about: dict[str, Any], lines: list[Any]) -> None:
     about["name"] = "../../etc"
 
 
-def climbing_file(about: dict[str, Any], lines: list[Any]) -> None:
-    about["files"] = {"../../../etc/passwd": "0" * 64}
-
-
-def wrong_digest(about: dict[str, Any], lines: list[Any]) -> None:
-    about["files"] = {EPISODES: "0" * 64}
-
-
 def unlikely_sampling(about: dict[str, Any], lines: list[Any]) -> None:
     about["sampling"] = {"temperature": "<script>"}
 
@@ -277,7 +289,12 @@ CONTENT: dict[Edit, str] = {
     drop_task: "is stated, the transcripts give",
     double_task: "is there twice",
     more_samples: "sample 4 of task",
-    swap_tasks: "sample 9 of task",
+    swap_tasks: "attempt 1",
+    too_many: "has more than the track's 400 episodes",
+    long_message: "has a message of 350,000 characters",
+    many_tokens: "cannot have used",
+    forged_line: "\\nfrozenlake-test",
+    package_of_lines: "package must be one line",
     other_task: "has no task '000000000000'",
     easier_board: "task, params, size: the submission has 2, replay gives 5",
     invalid: "valid: the submission has False",
@@ -288,7 +305,7 @@ CONTENT: dict[Edit, str] = {
     message_of_numbers: "7 is no message",
     no_attempts: "is no episode",
     not_an_episode: "episode 1 names no task",
-    extra_field: "__class__: the submission has 'os.system', replay gives nothing",
+    extra_field: "'__class__': the submission has 'os.system', replay gives nothing",
     very_deep: "line 1 is nested too deeply",
     stale_hash: "split_hash: frozenlake-small-test-hidden-transitions-2 has '1c310c8a",
     other_rules: "options, rules: frozenlake-small-test-hidden-transitions-2 has 'hidden'",
@@ -300,8 +317,6 @@ CONTENT: dict[Edit, str] = {
     no_model: "model is empty",
     script_address: "url 'javascript:alert(1)' is none",
     climbing_name: "not '../../etc'",
-    climbing_file: "files must name episodes.jsonl.gz",
-    wrong_digest: "its digest is another",
     unlikely_sampling: "sampling is none",
     other_salt: "has no task",
 }
@@ -339,7 +354,10 @@ def damage(folder: Path) -> None:
 
 
 def bomb(folder: Path) -> None:
-    (folder / EPISODES).write_bytes(gzip.compress(b'"' + b"a" * (2**22 - 4) + b'"\n') * 65)
+    whole = gzip.decompress((folder / EPISODES).read_bytes()).splitlines()
+    room = archive.MAX_LINE - 2**20
+    padded = b"".join(line + b" " * room + b"\n" for line in whole[:50])
+    (folder / EPISODES).write_bytes(gzip.compress(padded))
 
 
 def huge_line(folder: Path) -> None:
@@ -396,6 +414,27 @@ def listed_about(folder: Path) -> None:
     (folder / ABOUT).write_text("[]")
 
 
+def rewrite(folder: Path, **fields: Any) -> None:
+    about = json.loads((folder / ABOUT).read_text())
+    (folder / ABOUT).write_text(json.dumps({**about, **fields}))
+
+
+def wrong_digest(folder: Path) -> None:
+    rewrite(folder, files={EPISODES: "0" * 64})
+
+
+def climbing_file(folder: Path) -> None:
+    rewrite(folder, files={"../../../etc/passwd": "0" * 64})
+
+
+def other_place(folder: Path) -> None:
+    rewrite(folder, date="2020-02-02")
+
+
+def many_lines(folder: Path) -> None:
+    (folder / EPISODES).write_bytes(gzip.compress(b"1\n" * 2_000_000))
+
+
 def lacking_about(folder: Path) -> None:
     about = json.loads((folder / ABOUT).read_text())
     del about["seed"]
@@ -405,8 +444,8 @@ def lacking_about(folder: Path) -> None:
 FOLDER: dict[Callable[[Path], None], str] = {
     truncate: "breaks off",
     no_archive: "is no gzip file",
-    damage: "episodes.jsonl.gz",
-    bomb: "unpacks to more than 268,435,456 bytes",
+    damage: "is refused",
+    bomb: "unpacks to more than 134,217,728 bytes",
     huge_line: "has a line of more than 4,194,304 bytes",
     no_utf8: "line 1 is not UTF-8",
     no_json: "line 1 is no JSON",
@@ -421,6 +460,10 @@ FOLDER: dict[Callable[[Path], None], str] = {
     long_about: "submission.json has more than 65,536 bytes",
     listed_about: "holds no JSON object",
     lacking_about: "lacks 'seed'",
+    wrong_digest: "its digest is another",
+    climbing_file: "files must name episodes.jsonl.gz",
+    other_place: "belongs to frozenlake-small-test-hidden-transitions-2/2020-02-02_dice",
+    many_lines: "names no task",
 }
 
 

@@ -45,6 +45,10 @@ class Source(ABC):
     def corpus(self, part: str) -> Corpus:
         """A part's corpus."""
 
+    def has(self, part: str) -> bool:
+        """Whether there is such a part."""
+        return part in self.parts()
+
     def salted(self, part: str, salt: str) -> str:
         """The part that a salt makes of one.
 
@@ -120,6 +124,10 @@ class WorldSource(Source):
     def corpus(self, part: str) -> Corpus:
         """Every passage of the world."""
         return self._world(part).corpus
+
+    def has(self, part: str) -> bool:
+        """Whether there is such a part; each has salted ones."""
+        return part.partition("@")[0] in self.parts()
 
     def salted(self, part: str, salt: str) -> str:
         """The part of another world."""

@@ -60,8 +60,10 @@ class HotpotQAOptions(opt.Options):
         data.open_source(self.data)
         if not 1 <= self.top_k <= MAX_TOP_K:
             raise ValueError(f"bad value {self.top_k} for top_k; valid: 1 to {MAX_TOP_K}")
-        if self.snippet_chars is not None and self.snippet_chars < 1:
-            raise ValueError(f"bad value {self.snippet_chars} for snippet_chars; valid: None, 1 …")
+        if self.snippet_chars is not None and not 1 <= self.snippet_chars <= MAX_PASSAGE:
+            raise ValueError(
+                f"bad value {self.snippet_chars} for snippet_chars; valid: None, 1 to {MAX_PASSAGE}"
+            )
 
 
 class HotpotQA(TextEnv):
@@ -123,7 +125,7 @@ class HotpotQA(TextEnv):
             return Corpus.of_questions([data.check_question(params, "the task's", 1)])
         source = data.open_source(self.options.data)
         part = params.get("corpus", source.parts()[0])
-        if part not in source.parts():
+        if not source.has(part):
             raise ValueError(f"no corpus {part!r}; valid: {', '.join(source.parts())}")
         return source.corpus(part)
 

@@ -17,7 +17,7 @@ from erl_envs.leaderboard.archive import Refused
 from erl_envs.leaderboard.build import markdown, read_boards, write_site
 from erl_envs.leaderboard.submit import Entry, read_run, submit
 from erl_envs.leaderboard.tracks import TRACKS, find
-from erl_envs.leaderboard.verify import Verified, verify
+from erl_envs.leaderboard.verify import Verified, check_place, verify
 
 HOME = Path("leaderboards")
 
@@ -51,11 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     pack.add_argument("--tools", action="store_true", help="it was offered the actions as tools")
     pack.add_argument("--outside-help", default="none", help="a solver, a person, another model")
-    pack.add_argument("--reproduces", default="", help="entry that this one plays again")
     pack.add_argument("--out", type=Path, default=HOME / "submissions")
 
     check = commands.add_parser("verify", help="replay submissions")
     check.add_argument("folders", nargs="+", type=Path)
+    check.add_argument("--salted", action="store_true", help="also on tasks that were salted")
 
     build = commands.add_parser("build", help="replay all, write the pages")
     build.add_argument("--home", type=Path, default=HOME, help="has submissions/, gets README.md")
@@ -99,7 +99,6 @@ def _submit(args: argparse.Namespace) -> int:
         trained_on_family=args.trained_on_family,
         tools=args.tools,
         outside_help=args.outside_help,
-        reproduces=args.reproduces,
     )
     run = read_run(args.run)
     for env in [args.env] if args.env else run["envs"]:
@@ -113,7 +112,11 @@ def _verify(args: argparse.Namespace) -> int:
     code = OK
     for folder in args.folders:
         try:
-            print(_row(verify(folder)))
+            verified = verify(folder)
+            check_place(folder, verified)
+            if verified.submission.salt and not args.salted:
+                raise Refused("its tasks are salted, which is for maintainers (--salted)")
+            print(_row(verified))
         except Refused as error:
             print(f"{folder} is refused: {error}", file=sys.stderr)
             code = FAILED
@@ -135,7 +138,7 @@ def _build(args: argparse.Namespace) -> int:
     submissions = args.home / "submissions"
     if not submissions.is_dir():
         raise ValueError(f"there is no {submissions}")
-    boards = read_boards(submissions)
+    boards = read_boards(args.home)
     (args.home / "README.md").write_text(markdown(boards), encoding="utf-8")
     write_site(boards, args.site, args.curves)
     entries = sum(len(board.entries) for board in boards)

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 MAX_PACKED = 20 * 2**20
 """Bytes of a compressed file."""
 
-MAX_UNPACKED = 256 * 2**20
+MAX_UNPACKED = 128 * 2**20
 """Bytes of what is in it."""
 
 MAX_LINE = 4 * 2**20

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from erl_envs.eval.report import render_report, template
 from erl_envs.eval.table import interval, number
-from erl_envs.leaderboard.archive import Refused
+from erl_envs.leaderboard.archive import Refused, read_json
 from erl_envs.leaderboard.tracks import TRACKS, Track, references
-from erl_envs.leaderboard.verify import Verified, verify
+from erl_envs.leaderboard.verify import Verified, check_place, verify
+from erl_envs.options import fits
 from erl_envs.tasks import mean
 
 REPLAYED, REPRODUCED = "replay-verified", "reproduced"
@@ -37,10 +41,8 @@ class Entry:
 
     @property
     def score(self) -> Mapping[str, float]:
-        """What it is ranked by: reward, after reflection where there is one."""
-        metrics = self.verified.metrics
-        found: Mapping[str, float] = metrics["reward_after"] or metrics["reward"]
-        return found
+        """What it is ranked by."""
+        return _score(self.verified)
 
 
 @dataclass(frozen=True)
@@ -60,37 +62,53 @@ class Board:
     oracle: float | None
 
 
-def read_boards(submissions: Path) -> list[Board]:
+def read_boards(home: Path) -> list[Board]:
     """Replay all submissions.
 
     Args:
-        submissions: Folder of `TRACK/DATE_NAME` folders.
+        home: Has `submissions/TRACK/DATE_NAME/`, and may have `reproduced.json`, the maintainers'
+            list of entries that were played again: entry → the submission that shows it, both as
+            `TRACK/DATE_NAME`.
 
     Returns:
-        A table for each track that has entries, and for each default one.
+        A table for each track that has entries, and for each default one. What was played on
+        salted tasks is no entry, but may show that one was reproduced.
 
     Raises:
-        Refused: Submissions that do not verify; one line for each.
+        Refused: Submissions that do not verify, or claims of that list that do not hold; one line
+            for each.
     """
-    found: dict[str, list[Verified]] = {name: [] for name in TRACKS}
+    found: dict[str, Verified] = {}
     wrong = []
-    for folder in _folders(submissions):
+    for folder in _folders(home / "submissions"):
         where = f"{folder.parent.name}/{folder.name}"
         try:
             verified = verify(folder)
-            home = f"{verified.track.id}/{verified.submission.folder}"
-            if home != where:
-                raise Refused(f"belongs to {home}")
-            found[verified.track.id].append(verified)
+            check_place(folder, verified)
+            found[where] = verified
         except Refused as error:
             wrong.append(f"{where}: {error}")
+    claims = _claims(home / "reproduced.json")
+    for entry, again in claims.items():
+        try:
+            _check_reproduced(found, entry, again)
+        except Refused as error:
+            wrong.append(f"reproduced.json, {entry}: {error}")
+    for where, verified in found.items():
+        if verified.submission.salt and where not in claims.values():
+            wrong.append(f"{where}: its tasks are salted, and it reproduces nothing")
     if wrong:
         raise Refused("\n".join(wrong))
-    return [
-        _board(TRACKS[name], entries)
-        for name, entries in found.items()
-        if entries or TRACKS[name].default
-    ]
+    boards = []
+    for track in TRACKS.values():
+        entries = [
+            Entry(v, REPRODUCED if where in claims else REPLAYED, f"entries/{where}.html")
+            for where, v in found.items()
+            if v.track == track and not v.submission.salt
+        ]
+        if entries or track.default:
+            boards.append(_board(track, entries))
+    return boards
 
 
 def _folders(submissions: Path) -> Iterator[Path]:
@@ -99,38 +117,57 @@ def _folders(submissions: Path) -> Iterator[Path]:
             yield from sorted(path for path in track.iterdir() if not path.name.startswith("."))
 
 
-def _board(track: Track, entries: Sequence[Verified]) -> Board:
+def _claims(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    claims = read_json(path.read_bytes(), path.name)
+    if not fits(claims, Mapping[str, str]):
+        raise Refused(f"{path.name} must map entries to submissions")
+    return dict(claims)
+
+
+def _check_reproduced(found: Mapping[str, Verified], entry: str, again: str) -> None:
+    """Check that a submission plays an entry again, with other episodes and a like result."""
+    if entry not in found or again not in found:
+        raise Refused(f"{entry if entry not in found else again} is not there")
+    first, second = found[entry], found[again]
+    for name in ("model", "revision", "reflector", "options"):
+        if getattr(first.submission, name) != getattr(second.submission, name):
+            raise Refused(f"{again} has another {name}")
+    if first.track != second.track or first.submission.files == second.submission.files:
+        raise Refused(f"{again} is on another track, or the same episodes")
+    own, theirs = _score(first), _score(second)
+    if theirs["low"] > own["high"] or own["low"] > theirs["high"]:
+        raise Refused(f"{again} has another score: {interval(theirs)}, not {interval(own)}")
+
+
+def _score(verified: Verified) -> Mapping[str, float]:
+    """What an entry is ranked by: reward, after reflection where there is one."""
+    found: Mapping[str, float] = verified.metrics["reward_after"] or verified.metrics["reward"]
+    return found
+
+
+def _board(track: Track, entries: list[Entry]) -> Board:
     known = references(track)
-    rows = [
-        Entry(v, _tier(v, entries), f"entries/{track.id}/{v.submission.folder}.html")
-        for v in entries
-    ]
-    rows.sort(key=lambda row: (-row.score["mean"], row.verified.submission.folder))
     return Board(
         track,
-        rows,
+        sorted(entries, key=lambda row: (-row.score["mean"], row.verified.submission.name)),
         mean([r.random if r else None for r in known]),
         mean([r.ceiling if r else None for r in known]),
     )
 
 
-def _tier(entry: Verified, others: Sequence[Verified]) -> str:
-    """Whether somebody played the same again and came within the same interval."""
-    own = entry.metrics["reward_after"] or entry.metrics["reward"]
-    for other in others:
-        theirs = other.metrics["reward_after"] or other.metrics["reward"]
-        again = other.submission.reproduces == entry.submission.name
-        if again and theirs["low"] <= own["high"] and own["low"] <= theirs["high"]:
-            return REPRODUCED
-    return REPLAYED
-
-
 def markdown(boards: Sequence[Board]) -> str:
     """`leaderboards/README.md`."""
     text = template("README.md", HERE).render(
-        boards=boards, number=number, interval=interval, told=told
+        boards=boards, number=number, interval=interval, told=told, code=_code
     )
     return text.rstrip() + "\n"
+
+
+def _code(text: str) -> Markup:
+    """Anybody's text as a cell's code span: nothing in it is Markdown or HTML."""
+    return Markup(f"`{text.replace('`', chr(39)).replace('|', '¦')}`")
 
 
 def told(entry: Entry) -> str:
@@ -162,6 +199,7 @@ def write_site(boards: Sequence[Board], out: Path, curves: Path) -> None:
     page = template("site.html", HERE).render(
         boards=boards, figures=figures, told=told, replayed=REPLAYED, reproduced=REPRODUCED
     )
+    shutil.rmtree(out / "entries", ignore_errors=True)
     _write(out / "index.html", page.lstrip())
     for board in boards:
         for entry in board.entries:
@@ -171,7 +209,7 @@ def write_site(boards: Sequence[Board], out: Path, curves: Path) -> None:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", errors="replace")
+    path.write_text(text, encoding="utf-8")
 
 
 def _as_run(verified: Verified) -> dict[str, Any]:
@@ -192,7 +230,7 @@ def _as_run(verified: Verified) -> dict[str, Any]:
         "envs": {
             track.env: {
                 "options": {**spec["options"], **submission.options},
-                "split": track.split + (f"@{submission.salt}" if submission.salt else ""),
+                "split": track.split,
                 "split_hash": spec["split_hash"],
                 "tasks": verified.metrics["tasks"],
             }

@@ -31,14 +31,14 @@ def differences(
         where: Path of both, as words.
     """
     if isinstance(own, Mapping) and isinstance(stated, Mapping):
+        lead = f"{where}, " if where else ""
         for key in sorted({*own, *stated} - {key for key in own if key in skip}):
-            below = f"{where}, {key[:SHOWN]}" if where else key[:SHOWN]
-            if key not in stated:
-                yield Difference(below, _shown(own[key]), "nothing")
-            elif key not in own:
-                yield Difference(below, "nothing", _shown(stated[key]))
+            if key not in own:
+                yield Difference(f"{lead}{shown(key)}", "nothing", shown(stated[key]))
+            elif key not in stated:
+                yield Difference(f"{lead}{key}", shown(own[key]), "nothing")
             else:
-                yield from differences(own[key], stated[key], skip, below)
+                yield from differences(own[key], stated[key], skip, f"{lead}{key}")
     elif isinstance(own, list | tuple) and isinstance(stated, list):
         if len(own) != len(stated):
             yield Difference(f"number of {where}", str(len(own)), str(len(stated)))
@@ -61,10 +61,11 @@ def _parts(own: Any, stated: Any) -> tuple[str, str]:
     if isinstance(own, str) and isinstance(stated, str):
         start = max(0, len(os.path.commonprefix((own, stated))) - SHOWN // 4)  # noqa: RUF071 - of texts
         lead = "…" if start else ""
-        return lead + _shown(own[start:]), lead + _shown(stated[start:])
-    return _shown(own), _shown(stated)
+        return lead + shown(own[start:]), lead + shown(stated[start:])
+    return shown(own), shown(stated)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value on one line, cut to `SHOWN` characters."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

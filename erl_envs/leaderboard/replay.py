@@ -12,9 +12,15 @@ from typing import Any, NamedTuple
 
 from erl_envs.core import Episode, TextEnv, Usage
 from erl_envs.leaderboard.archive import Refused
-from erl_envs.leaderboard.differences import SHOWN, differences
+from erl_envs.leaderboard.differences import differences, shown
 from erl_envs.policies.base import Completion
 from erl_envs.rollout import Job, episode
+
+MAX_MESSAGE = 200_000
+"""Characters of a policy's message."""
+
+MAX_TOKENS = 10**7
+"""Tokens that a message is said to have cost."""
 
 _STAGES = {"attempt_1": "attempt 1", "reflection": "the reflection", "attempt_2": "attempt 2"}
 """In order, and as they are told."""
@@ -55,6 +61,8 @@ def replay(env: TextEnv, job: Job, attempts: int, recorded: Mapping[str, Any]) -
         played: Episode = end.value
     if message := next(said, None):
         raise Refused(f"{_STAGES[message.stage]} goes on after its end")
+    if not played.valid:
+        raise Refused(f"cannot be replayed: {played.error or played.attempts[-1].error}")
     for where, own, stated in differences(played.to_json(), recorded):
         raise Refused(f"{where}: the submission has {stated}, replay gives {own}")
     return played
@@ -82,14 +90,18 @@ def _said(recorded: Mapping[str, Any]) -> Iterator[Said]:
     except Refused:
         raise
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise Refused(f"is no episode: {error!r}") from error
+        raise Refused(f"is no episode: {shown(error)}") from error
 
 
 def _completion(text: Any, usage: Mapping[str, Any], stop: Any) -> Completion:
     counts = usage["prompt_tokens"], usage["completion_tokens"]
     if not isinstance(text, str) or not (stop is None or isinstance(stop, str)):
-        raise Refused(f"is no episode: {text!r:.{SHOWN}} is no message")
-    if not all(type(count) is int and count >= 0 for count in counts):
-        raise Refused(f"cannot have used {counts} tokens")
+        raise Refused(f"is no episode: {shown(text)} is no message")
+    if len(text) > MAX_MESSAGE:
+        raise Refused(
+            f"has a message of {len(text):,} characters; {MAX_MESSAGE:,} at most are taken"
+        )
+    if not all(type(count) is int and 0 <= count <= MAX_TOKENS for count in counts):
+        raise Refused(f"cannot have used {shown(counts)} tokens")
     # seconds are a machine's, not an episode's: `submit` leaves them out
     return Completion(text, stop_reason=stop, usage=Usage(*counts, 0.0))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from erl_envs.core import digest
+from erl_envs.core import canonical_json
 from erl_envs.leaderboard.archive import Refused, read_json, read_lines
+from erl_envs.leaderboard.differences import shown
 from erl_envs.options import fits
 from erl_envs.policies.base import Sampling
 
@@ -56,7 +58,6 @@ class Submission:
         reflection_sampling: How the reflector sampled, None for one attempt.
         seed: Of the run.
         package: Version and commit that played it.
-        reproduces: Name of the entry on this track that this one plays again, or "".
         metrics: The numbers that the submitter's package computed; read by nobody but `verify`,
             which compares them with its own.
         files: File → SHA-256 of its lines' canonical JSON.
@@ -81,7 +82,6 @@ class Submission:
     reflection_sampling: Mapping[str, Any] | None
     seed: int
     package: Mapping[str, Any]
-    reproduces: str
     metrics: Mapping[str, Any]
     files: Mapping[str, str]
 
@@ -95,24 +95,28 @@ class Submission:
         for field in fields(self):
             value = getattr(self, field.name)
             if not fits(value, hints[field.name]):
-                raise Refused(f"{ABOUT}: {field.name} cannot be {value!r:.60}")
-            if isinstance(value, str) and not (len(value) <= MAX_TEXT and value.isprintable()):
+                raise Refused(f"{ABOUT}: {field.name} cannot be {shown(value)}")
+            parts = value.values() if field.name == "package" else [value]
+            if not all(map(_is_line, parts)):
                 raise Refused(
                     f"{ABOUT}: {field.name} must be one line of at most {MAX_TEXT} characters"
                 )
         for wrong, message in (
             (self.schema != SCHEMA, f"schema {self.schema} is not the one there is, {SCHEMA}"),
-            (not NAME.fullmatch(self.name), f"a name is {NAME.pattern}, not {self.name!r:.60}"),
+            (not NAME.fullmatch(self.name), f"a name is {NAME.pattern}, not {shown(self.name)}"),
             (not self.model.strip(), "model is empty"),
             (not self.revision.strip(), "revision is empty"),
-            (self.url and not _URL.fullmatch(self.url), f"url {self.url!r:.60} is none"),
-            (not _is_date(self.date), f"date {self.date!r:.60} is none"),
+            (self.url and not _URL.fullmatch(self.url), f"url {shown(self.url)} is none"),
+            (not _is_date(self.date), f"date {shown(self.date)} is none"),
             (not _is_sampling(self.sampling), "sampling is none"),
             (
                 self.reflection_sampling and not _is_sampling(self.reflection_sampling),
                 "reflection_sampling is none",
             ),
-            (not _is_package(self.package), "package must have a version and a commit"),
+            (
+                not _has(self.package, {"version": str, "commit": str | None}),
+                "package must have a version and a commit",
+            ),
             (list(self.files) != [EPISODES], f"files must name {EPISODES}, and nothing else"),
         ):
             if wrong:
@@ -144,18 +148,26 @@ class Submission:
         known = {field.name for field in fields(cls)}
         if odd := sorted(known ^ set(data)):
             what = "lacks" if odd[0] in known else "has a field that is none:"
-            raise Refused(f"{ABOUT} {what} {odd[0]!r:.60}")
+            raise Refused(f"{ABOUT} {what} {shown(odd[0])}")
         return cls(**data)
 
 
 def _is_sampling(value: Mapping[str, Any]) -> bool:
-    hints = get_type_hints(Sampling)
+    if not _has(value, get_type_hints(Sampling)):
+        return False
+    try:
+        Sampling(**value)
+    except ValueError:
+        return False
+    return True
+
+
+def _has(value: Mapping[str, Any], hints: Mapping[str, Any]) -> bool:
     return set(value) == set(hints) and all(fits(value[name], hints[name]) for name in hints)
 
 
-def _is_package(value: Mapping[str, Any]) -> bool:
-    hints = {"version": str, "commit": str | None}
-    return set(value) == set(hints) and all(fits(value[name], hints[name]) for name in hints)
+def _is_line(value: object) -> bool:
+    return not isinstance(value, str) or (len(value) <= MAX_TEXT and value.isprintable())
 
 
 def _is_date(text: str) -> bool:
@@ -165,23 +177,47 @@ def _is_date(text: str) -> bool:
         return False
 
 
-def digest_lines(lines: Sequence[Any]) -> str:
-    """Digest of a file of JSON lines, however it is compressed."""
-    return digest([digest(line) for line in lines])
+class LinesDigest:
+    """SHA-256 of the canonical JSON of a file's lines, however the file is compressed."""
+
+    def __init__(self) -> None:
+        """The digest of no lines."""
+        self._hash = hashlib.sha256()
+
+    def add(self, line: Any) -> None:
+        """Take in the next line."""
+        self._hash.update(canonical_json(line).encode() + b"\n")
+
+    def text(self) -> str:
+        """The digest of the lines so far."""
+        return self._hash.hexdigest()
 
 
-def read(folder: Path) -> tuple[Submission, list[Any]]:
-    """A submission's content and its episodes as JSON, from a folder that anybody may have made.
+def read_about(folder: Path) -> Submission:
+    """A submission's content, from a folder that anybody may have made.
 
     Raises:
-        Refused: The folder holds anything else, or less, or something of it is broken.
+        Refused: The folder holds anything else, or less, or the content is not what it must be.
     """
     _check_folder(folder)
-    submission = Submission.from_json(read_json((folder / ABOUT).read_bytes(), ABOUT))
-    lines = list(read_lines(folder / EPISODES))
-    if digest_lines(lines) != submission.files[EPISODES]:
+    return Submission.from_json(read_json((folder / ABOUT).read_bytes(), ABOUT))
+
+
+def read_episodes(folder: Path, submission: Submission, most: int) -> Iterator[Any]:
+    """A submission's episodes as JSON, one at a time.
+
+    Raises:
+        Refused: There are more than `most`, something is broken, or the file is another than the
+            submission names.
+    """
+    found = LinesDigest()
+    for number, line in enumerate(read_lines(folder / EPISODES)):
+        if number == most:
+            raise Refused(f"{EPISODES} has more than the track's {most} episodes")
+        found.add(line)
+        yield line
+    if found.text() != submission.files[EPISODES]:
         raise Refused(f"{EPISODES} is not the file that {ABOUT} names: its digest is another")
-    return submission, lines
 
 
 def _check_folder(folder: Path) -> None:
@@ -191,7 +227,7 @@ def _check_folder(folder: Path) -> None:
     for name, path in found.items():
         if name not in FILES:
             raise Refused(
-                f"{name!r:.60} does not belong there: a submission is {' and '.join(FILES)}"
+                f"{shown(name)} does not belong there: a submission is {' and '.join(FILES)}"
             )
         if path.is_symlink() or not path.is_file():
             raise Refused(f"{name} is no plain file")

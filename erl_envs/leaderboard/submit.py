@@ -14,7 +14,7 @@ from erl_envs.core import Attempt, Episode, Turn, Usage
 from erl_envs.eval.runfolder import SCHEMA as RUN_SCHEMA
 from erl_envs.leaderboard import submission as sub
 from erl_envs.leaderboard.archive import write_lines
-from erl_envs.leaderboard.submission import ABOUT, EPISODES, Submission, digest_lines
+from erl_envs.leaderboard.submission import ABOUT, EPISODES, LinesDigest, Submission
 from erl_envs.leaderboard.tracks import FREE, TRACKS, Track
 from erl_envs.leaderboard.verify import Verified, measure, verify
 from erl_envs.records import read_episodes
@@ -42,7 +42,6 @@ class Entry:
     trained_on_family: Literal["yes", "no", "unknown"] = "unknown"
     tools: bool = False
     outside_help: str = "none"
-    reproduces: str = ""
 
 
 def submit(run_folder: Path, env: str, entry: Entry, out: Path) -> tuple[Path, Verified]:
@@ -72,9 +71,14 @@ def submit(run_folder: Path, env: str, entry: Entry, out: Path) -> tuple[Path, V
     if strange := [episode.task.id for episode in episodes if episode.task.id not in ids]:
         raise ValueError(f"{track.id} has no task {strange[0]!r}")
     episodes.sort(key=lambda episode: (episode.task.id, episode.sample))
+    two = track.attempts == 2
+    if two and run["reflector"] != run["policy"] and not entry.reflector:
+        raise ValueError(f"{run['reflector']['spec']} reflected in this run: name it (--reflector)")
     lines = [episode.to_json() for episode in episodes]
     _check_secrets(lines)
-    two = track.attempts == 2
+    digest = LinesDigest()
+    for line in lines:
+        digest.add(line)
     submission = Submission(
         schema=sub.SCHEMA,
         track=track.specification(),
@@ -85,7 +89,7 @@ def submit(run_folder: Path, env: str, entry: Entry, out: Path) -> tuple[Path, V
         seed=run["seed"],
         package=run["package"],
         metrics=measure(track, episodes, salt),
-        files={EPISODES: digest_lines(lines)},
+        files={EPISODES: digest.text()},
         **vars(entry),
     )
     return _write(submission, lines, out / track.id)
@@ -105,6 +109,8 @@ def _write(submission: Submission, lines: Sequence[Any], home: Path) -> tuple[Pa
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        if not any(home.iterdir()):
+            home.rmdir()
     return folder, verified
 
 

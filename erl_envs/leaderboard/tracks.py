@@ -61,7 +61,7 @@ class Track:
         rules: Whether the system prompt tells the rules.
         feedback: What a failed attempt's end tells the reflector.
         attempts: 1, or 2 with a reflection between them.
-        version: Goes up when what is measured changes; entries of before stay with theirs.
+        version: Goes up when what is measured changes; entries of before must be played again.
     """
 
     env: str

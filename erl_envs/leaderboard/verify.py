@@ -10,9 +10,9 @@ from typing import Any
 from erl_envs.core import Attempt, Episode, Task
 from erl_envs.eval.statistics import summarise
 from erl_envs.leaderboard.archive import Refused
-from erl_envs.leaderboard.differences import differences
+from erl_envs.leaderboard.differences import differences, shown
 from erl_envs.leaderboard.replay import replay
-from erl_envs.leaderboard.submission import Submission, read
+from erl_envs.leaderboard.submission import Submission, read_about, read_episodes
 from erl_envs.leaderboard.tracks import TRACKS, Track, references
 from erl_envs.rollout import Job
 
@@ -42,15 +42,20 @@ def verify(folder: Path) -> Verified:
     Raises:
         Refused: Something is not what it should be; the message says what.
     """
-    submission, lines = read(folder)
+    submission = read_about(folder)
     track = _track(submission)
     try:
-        env = track.make(submission.options)
-        tasks = {task.id: task for task in track.tasks(submission.salt)}
+        return _replay_all(folder, submission, track)
     except ValueError as error:
         raise Refused(str(error)) from error
+
+
+def _replay_all(folder: Path, submission: Submission, track: Track) -> Verified:
+    env = track.make(submission.options)
+    tasks = {task.id: task for task in track.tasks(submission.salt)}
+    most = len(tasks) * track.samples
     episodes: dict[tuple[str, int], Episode] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_episodes(folder, submission, most), 1):
         task, sample = _place(line, track, tasks, number)
         who = f"episode {number} (task {task.id}, sample {sample})"
         if (task.id, sample) in episodes:
@@ -65,15 +70,25 @@ def verify(folder: Path) -> Verified:
     # intervals are resampled, and numpy's streams may change with its version
     for where, own, stated in differences(metrics, submission.metrics, ("low", "high")):
         raise Refused(f"{where}: {stated} is stated, the transcripts give {own}")
-    missing = len(tasks) * track.samples - len(found)
-    return Verified(submission, track, found, missing, metrics)
+    return Verified(submission, track, found, most - len(found), metrics)
+
+
+def check_place(folder: Path, verified: Verified) -> None:
+    """Check that a submission lies where it belongs.
+
+    Raises:
+        Refused: It does not; the message says where that is.
+    """
+    home = f"{verified.track.id}/{verified.submission.folder}"
+    if f"{folder.parent.name}/{folder.name}" != home:
+        raise Refused(f"belongs to {home}")
 
 
 def _track(submission: Submission) -> Track:
     stated = submission.track
     track = TRACKS.get(str(stated.get("id")))
     if track is None:
-        raise Refused(f"there is no track {stated.get('id')!r:.60}")
+        raise Refused(f"there is no track {shown(stated.get('id'))}")
     for where, own, other in differences(track.specification(), stated):
         raise Refused(f"{where}: {track.id} has {own}, the submission {other}")
     return track
@@ -86,10 +101,10 @@ def _place(line: Any, track: Track, tasks: Mapping[str, Task], number: int) -> t
         raise Refused(f"episode {number} names no task")
     task, sample = tasks.get(stated["id"]), line.get("sample")
     if task is None:
-        raise Refused(f"episode {number}: {track.id} has no task {stated['id']!r:.60}")
+        raise Refused(f"episode {number}: {track.id} has no task {shown(stated['id'])}")
     if type(sample) is not int or not 0 <= sample < track.samples:
         raise Refused(
-            f"episode {number}: sample {sample!r:.60} of task {task.id}; "
+            f"episode {number}: sample {shown(sample)} of task {task.id}; "
             f"{track.id} has samples 0 to {track.samples - 1}"
         )
     return task, sample

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -75,9 +75,9 @@ _SALTED = 10**12
 """Salted worlds have seeds from here, of the same part of all names as their split."""
 
 
-@cache
+@lru_cache(maxsize=8)  # salts have no end
 def split_world(split: str) -> World:
-    """The world of a split of ours; made once in a process, so do not change its questions.
+    """The world of a split of ours; kept in the process, so do not change its questions.
 
     `test@SALT` is another world, as large and of the same kind.
 

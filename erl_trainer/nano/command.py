@@ -58,12 +58,12 @@ def _one(number: int, args: argparse.Namespace, envs: list[str]) -> None:
     env = envs[number]
     recipe = pretrain.Recipe(
         env=env,
-        steps=args.steps,
-        lead=600 if env == "frozenlake" else 0,
         seed=args.seed,
         compiled=not args.no_compile,
+        **{**pretrain.OWN[env], **({"steps": args.steps} if args.steps else {})},
     )
-    pretrain.pretrain(recipe, tokenizer.build(), args.out / env)
+    words = tokenizer.build(whole_numbers=env == "hotpotqa")
+    pretrain.pretrain(recipe, words, args.out / env)
 
 
 def ship(models: Sequence[Path], envs: Sequence[str], out: Path) -> None:
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/nano"), help="folder; an unfinished one is gone on")
     add("--env", action="append", help="an environment's model; all unless given")
-    add("--steps", type=int, default=9000)
+    add("--steps", type=int, help="other than the environment's own")
     add("--seed", type=int, default=0)
     add("--no-compile", action="store_true", help="there is no C++ compiler")
     add("--check", type=Path, metavar="MODELS", help="only measure the models in this folder")

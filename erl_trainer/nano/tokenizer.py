@@ -7,7 +7,7 @@ next to nothing, so its small context and its training go to boards, names and r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,19 @@ def _constant(template: str) -> Iterator[str]:
             yield chunk.strip()
 
 
-def build() -> Any:
+def numbers() -> list[str]:
+    """Years, and the groups of three digits of what has thousands: each a piece of its own.
+
+    A digit stands beside another all over a page, so a number of single digits is hard to copy.
+    """
+    return [*(f"{group:03}" for group in range(1000)), *(str(year) for year in range(1000, 2030))]
+
+
+def build(whole_numbers: bool = False) -> Any:
     """The tokenizer, always the same.
+
+    Args:
+        whole_numbers: Whether `numbers` are pieces too: questions are answered with them.
 
     Returns:
         A transformers `PreTrainedTokenizerFast` with a chat template.
@@ -125,7 +136,7 @@ def build() -> Any:
     from tokenizers.models import WordPiece
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(WordPiece(_pieces(), unk_token=UNKNOWN))
+    tokenizer = Tokenizer(WordPiece(_pieces(numbers() if whole_numbers else []), unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"[^\S\n]+"), "removed"),
@@ -156,12 +167,12 @@ def build() -> Any:
     )
 
 
-def _pieces() -> dict[str, int]:
+def _pieces(more: Sequence[str]) -> dict[str, int]:
     """Word pieces and their ids: special tokens, characters, and what worlds' texts are made of.
 
     They were learnt once, from four worlds, by the tokenizers library's WordPieceTrainer; it breaks
     ties at random, so what it found is kept as a file.
     """
     text = (Path(__file__).parent / "pieces.txt").read_text(encoding="utf-8")
-    pieces = [*text.removesuffix("\n").split("\n"), *_ROLES]
-    return {piece.replace("\\n", "\n"): i for i, piece in enumerate(pieces)}
+    pieces = [*text.removesuffix("\n").split("\n"), *_ROLES, *more]
+    return {piece.replace("\\n", "\n"): i for i, piece in enumerate(dict.fromkeys(pieces))}
