@@ -23,7 +23,9 @@ from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, encode
 from erl_trainer.nano.games import Behaviour, Played
 
 Draw = Callable[[np.random.Generator], list[Part]]
-draws = pytest.mark.parametrize("draw", [questions.acting, questions.reflecting])
+draws = pytest.mark.parametrize(
+    "draw", [questions.asking, questions.quizzing, questions.acting, questions.reflecting]
+)
 
 ALL = questions.world_seeds()
 FEW = ALL[:4]
@@ -36,7 +38,7 @@ def few_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def words() -> Any:
-    return tokenizer.build()
+    return tokenizer.build(whole_numbers=True)
 
 
 def chains() -> Iterator[questions.Chain]:
@@ -134,6 +136,32 @@ def test_who_stumbles_learns_only_how_to_go_on() -> None:
             assert part.kind == (LEARN if part.text in good else GIVEN)
             stumbles += part.kind == GIVEN
     assert 100 < stumbles < 300
+
+
+def test_a_quiz_asks_for_what_the_page_before_it_states() -> None:
+    for parts in sample(questions.quizzing, 100):
+        page = parts[1].text
+        answers = said(parts)
+        assert page.startswith("Found for") and answers
+        for answer in answers:
+            found = re.fullmatch(r"(.+) (?:<search>(.+)</search>|\\boxed\{(.+)\})", answer.text)
+            assert found is not None and answer.kind == LEARN
+            assert (found[2] or found[3]) in page
+
+
+def test_what_is_asked_first_names_the_start() -> None:
+    for parts in sample(questions.asking, 50):
+        asked = [p.text for p in parts[1::5]]
+        for question, answer in zip(asked, said(parts), strict=True):
+            title = re.fullmatch(r".+, .+ <search>(.+)</search>", answer.text)
+            assert title is not None and title[1] in question
+
+
+def test_a_number_is_three_pieces_at_most(words: Any) -> None:
+    for text, count in (("1515", 1), ("9,608", 3), ("1,007", 3)):
+        ids = words(text)["input_ids"]
+        assert (len(ids), words.decode(ids)) == (count, text)
+    assert len(tokenizer.build()) < len(words)
 
 
 def test_a_reflection_is_the_rulebook_word_for_word() -> None:
