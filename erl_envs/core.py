@@ -248,8 +248,20 @@ class TextEnv(gym.Env[str, str]):
             The first observation, and `info` with `task_id`.
 
         Raises:
-            ValueError: An unknown reset option, another environment's task, or bad parameters.
+            ValueError: An unknown reset option, another environment's task, or bad parameters. The
+                attempt that was under way is as it was.
         """
+        before = dict(vars(self))
+        try:
+            return self._reset(seed, options)
+        except (ValueError, EnvError):
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _reset(
+        self, seed: int | None, options: dict[str, Any] | None
+    ) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         if unknown := sorted(set(options or {}) - {"task"}):
             raise ValueError(f"unknown reset option {unknown[0]!r}; valid: 'task'")

@@ -25,6 +25,9 @@ DIRECTIONS: Mapping[str, tuple[int, int]] = {
 }
 """Action word → (row, column) step; row 0 is the top."""
 
+MAX_SIDE = 64
+"""Cells of a board's longest side."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GridOptions(Options):
@@ -41,7 +44,11 @@ class GridOptions(Options):
     coordinates: bool = False
 
 
-@functools.cache
+# boards of tasks that a stranger gives have any size: what is kept of them has an end
+_kept = functools.lru_cache(maxsize=256)
+
+
+@_kept
 def neighbours(height: int, width: int) -> dict[str, tuple[int, ...]]:
     """For each action, each row-major cell's neighbour; at the edge, the cell itself."""
     return {
@@ -73,14 +80,14 @@ class Board:
         self.text = f"{self.text[:at]}{symbol}{self.text[at + 1 :]}"
 
 
-@functools.cache
+@_kept
 def _labels(cells: int, width: int, coordinates: bool) -> tuple[str, ...]:
     if not coordinates:
         return ("",) * cells
     return tuple(f"{cell // width + 1},{cell % width + 1}" for cell in range(cells))
 
 
-@functools.cache
+@_kept
 def _offsets(labels: tuple[str, ...], width: int) -> tuple[int, ...]:
     """Where each cell's symbol stands in the text."""
     before = itertools.accumulate((4 + len(label) for label in labels), initial=0)
@@ -246,13 +253,19 @@ def check_rows(rows: object, field: str, characters: str) -> list[str]:
     """A board given as rows of characters.
 
     Raises:
-        ValueError: It is no list of non-empty strings, or a line holds another character.
+        ValueError: It is no list of non-empty strings, is too large, or a line holds another
+            character.
     """
     if not isinstance(rows, Sequence) or isinstance(rows, str) or not rows:
-        raise ValueError(f"task field {field} must be a list of strings, got {rows!r}")
+        raise ValueError(f"task field {field} must be a list of strings, got {rows!r:.100}")
+    if len(rows) > MAX_SIDE:
+        raise ValueError(f"{field} has {len(rows)} lines; {MAX_SIDE} are the most")
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, str) or not row:
-            raise ValueError(f"{field} line {number} must be a non-empty string, got {row!r}")
+        if not isinstance(row, str) or not 0 < len(row) <= MAX_SIDE:
+            raise ValueError(
+                f"{field} line {number} must be a non-empty string of at most {MAX_SIDE} "
+                f"characters, got {row!r:.100}"
+            )
         if bad := sorted(set(row) - set(characters)):
             raise ValueError(
                 f"{field} line {number} holds {bad[0]!r}; valid characters: {characters!r}: {row!r}"

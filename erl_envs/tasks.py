@@ -44,7 +44,7 @@ def load(env: str, split: str, **options: Any) -> tuple[Task, ...]:
     return _load(env, split, canonical_json(options))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)  # salts have no end
 def _load(env: str, split: str, options: str) -> tuple[Task, ...]:
     found = _splits(env, json.loads(options))
     name, at, salt = split.partition("@")

@@ -235,8 +235,9 @@ class _Writer:
     def __init__(self, run: Run) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
         self._run = run
-        self._metrics = Log(run.folder / "metrics.jsonl", run.step)
-        self._samples = Log(run.folder / "samples.jsonl", run.step)
+        done = run.step or -1  # before step 1 it is evaluated once more
+        self._metrics = Log(run.folder / "metrics.jsonl", done)
+        self._samples = Log(run.folder / "samples.jsonl", done)
         self._trackers = Trackers(run.config.loggers, run.folder, to_json(run.config))
 
     def metrics(self, found: dict[str, float]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 
 import erl_envs
@@ -108,6 +109,37 @@ def test_a_mistyped_option_names_the_valid_ones(name: str) -> None:
         ValueError, match="no environment 'chess'; valid: frozenlake, hotpotqa, sokoban"
     ):
         erl_envs.make("chess")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "bad"),
+    [
+        ("frozenlake", {"symbols": "random"}, {"seed": 1}),
+        ("frozenlake", {"is_slippery": True}, {"desc": ["SF", "F"]}),
+        ("frozenlake", {}, {"desc": ["S" + "F" * 64 + "G"]}),
+        ("sokoban", {"symbols": "random"}, {"layout": ["####"]}),
+        ("sokoban", {}, {"layout": ["#"] * 65}),
+        ("hotpotqa", {}, {"question": "Q?", "answer": "Mallory", "supporting_facts": [1]}),
+        ("hotpotqa", {}, {"question": "Q?", "answer": "Mallory", "supporting_facts": 5}),
+        ("hotpotqa", {}, {"question": "Q?", "answer": "Mallory", "corpus": 5}),
+    ],
+)
+def test_a_refused_reset_leaves_the_attempt_as_it_was(
+    name: str, options: dict[str, Any], bad: dict[str, Any]
+) -> None:
+    told = []
+    for refused in (False, True):
+        env = erl_envs.make(name, **options)
+        env.reset(seed=3)
+        rng = np.random.default_rng(0)
+        steps = [env.step(env.random_message(rng))]
+        if refused:
+            with pytest.raises(ValueError, match=r"task|desc|layout|corpus"):
+                env.reset(seed=5, options={"task": bad})
+        while not (steps[-1][2] or steps[-1][3]):
+            steps.append(env.step(env.random_message(rng)))
+        told.append((steps, env.task))
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("name", ["frozenlake", "sokoban"])

@@ -322,10 +322,9 @@ class TestResults:
 
     def test_final_reward(self) -> None:
         its = record(rewards=[0.9, 0.1, 0.2, 0.6], tokens=[0, 100, 200, 300])
-        assert its.final == pytest.approx(0.3)  # the last three
-        assert its.final_at(300) == pytest.approx(0.3)
-        # trailing means of three at 100 and 200 tokens are .5 and .4
-        assert its.final_at(150) == pytest.approx(0.45)
+        assert its.final == 0.6
+        assert its.final_at(300) == pytest.approx(0.6)
+        assert its.final_at(150) == pytest.approx(0.15)
         assert math.isnan(record(rewards=[None], tokens=[0]).final)
 
     def test_steps_without_a_value_are_left_out(self) -> None:
@@ -389,7 +388,7 @@ class TestTables:
 
     def test_what_is_missing_is_told(self) -> None:
         text = tables(grid_results(record(), record(seed=1, ended=None)))
-        assert "| ERL | 1 of 2 | 0.200 |" in text
+        assert "| ERL | 1 of 2 | 0.300 |" in text
         assert "left out\n\n- FrozenLake, ERL, seed 1" in text
 
 
@@ -403,9 +402,7 @@ class TestFigures:
         faint = [line for line in axes.get_lines() if line.get_alpha() == 0.3]
         [mean] = [line for line in axes.get_lines() if line.get_label() == "ERL"]
         assert len(faint) == 3
-        # trailing means of .1, .2, .3
-        assert np.asarray(mean.get_ydata()) == pytest.approx([0.1, 0.15, 0.2])
-        assert "trailing mean of 5 evaluations" in axes.get_ylabel()
+        assert np.asarray(mean.get_ydata()) == pytest.approx([0.1, 0.2, 0.3])
 
     def test_shares_of_time(self) -> None:
         assert bars._shares([record().totals]) == pytest.approx([0.2] * 5)
@@ -456,7 +453,7 @@ class TestCommand:
         printed = capsys.readouterr()
         assert "no reflection: no run has what it shows" in printed.out
         assert "run 3 of 3" in printed.err
-        assert "| ERL, rules shown | 1 | 0.300 |" in (out / "tables.md").read_text()
+        assert "| ERL, rules shown | 1 | 0.500 |" in (out / "tables.md").read_text()
 
     def test_figures_come_from_the_results_alone(self, tmp_path: Path) -> None:
         assert self.run(tmp_path) == 0

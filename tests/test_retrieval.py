@@ -120,6 +120,35 @@ def test_recall_on_real_questions_meets_the_mark() -> None:
     assert recall[2] >= 0.57 and recall[5] >= 0.74
 
 
+@pytest.fixture
+def all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indices of however few passages go to disk."""
+    monkeypatch.setattr("erl_envs.retrieval.bm25.KEPT_FROM", 0)
+
+
+def test_a_few_passages_leave_nothing_on_disk(tmp_path: Path) -> None:
+    found = Bm25(SMALL).search("harbour lamps", 4)
+    assert found and not (tmp_path / "cache").exists()
+
+
+@pytest.mark.usefixtures("all_kept")
+def test_an_index_in_memory_finds_what_one_on_disk_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_disk = Bm25(SMALL)
+    monkeypatch.setattr("erl_envs.retrieval.bm25.KEPT_FROM", 1000)
+    for query in ("harbour lamps", "river", "a of the", "x"):
+        assert Bm25(SMALL).search(query, 4) == on_disk.search(query, 4)
+
+
+def test_only_so_many_retrievers_are_kept() -> None:
+    corpora = [Corpus((Passage(str(n), "A text."),)) for n in range(retrieval.MOST + 1)]
+    first = retrieval.load("bm25", corpora[0])
+    assert retrieval.load("bm25", corpora[0]) is first
+    for corpus in corpora[1:]:
+        retrieval.load("bm25", corpus)
+    assert retrieval.load("bm25", corpora[0]) is not first
+
+
+@pytest.mark.usefixtures("all_kept")
 def test_the_index_is_built_once_and_loaded_after(monkeypatch: pytest.MonkeyPatch) -> None:
     first = Bm25(SMALL).search("harbour lamps", 4)
 
@@ -130,6 +159,7 @@ def test_the_index_is_built_once_and_loaded_after(monkeypatch: pytest.MonkeyPatc
     assert Bm25(SMALL).search("harbour lamps", 4) == first
 
 
+@pytest.mark.usefixtures("all_kept")
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "foreign", "seal", "stray"])
 def test_a_damaged_index_is_built_again(damage: str, tmp_path: Path) -> None:
     first = Bm25(SMALL).search("harbour lamps", 4)

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from erl_envs.grid import check_rows, neighbours, shortest_path, split_table, stream, take_split
+from erl_envs.grid import (
+    MAX_SIDE,
+    check_rows,
+    neighbours,
+    shortest_path,
+    split_table,
+    stream,
+    take_split,
+)
 
 PAPER_SIZES, PAPER_P = (2, 9), (0.6, 0.85)
 _MAX_DRAWS = 10_000
@@ -59,8 +67,8 @@ def board_of(params: Mapping[str, Any]) -> tuple[str, int]:
     seed, size, p = params["seed"], params["size"], params["p"]
     if type(seed) is not int or seed < 0:
         raise ValueError(f"task field seed must be a whole number from 0: {seed!r}")
-    if type(size) is not int or not 2 <= size <= 64:
-        raise ValueError(f"task field size must be a whole number from 2 to 64: {size!r}")
+    if type(size) is not int or not 2 <= size <= MAX_SIDE:
+        raise ValueError(f"task field size must be a whole number from 2 to {MAX_SIDE}: {size!r}")
     if not isinstance(p, int | float) or not 0 < p <= 1:
         raise ValueError(f"task field p must be a number above 0 and at most 1: {p!r}")
     return generate(seed, size, p), size

@@ -265,15 +265,20 @@ def check_question(question: Any, where: str, number: int) -> Question:
         if not (_is_pair(entry) and isinstance(entry[0], str) and _is_strings(entry[1])):
             raise fail("context", f"a list of [title, sentences]; it holds {str(entry)[:60]!r}")
     facts = question.get("supporting_facts", [])
-    if not isinstance(facts, Sequence) or not all(
-        _is_pair(fact) and isinstance(fact[0], str) and type(fact[1]) is int for fact in facts
-    ):
+    if not are_facts(facts):
         raise fail("supporting_facts", "a list of [title, sentence number]")
     return {
         **question,
         "supporting_facts": [list(fact) for fact in facts],
         "context": [[title, list(sentences)] for title, sentences in context],
     }
+
+
+def are_facts(value: object) -> bool:
+    """Whether it is a list of [title, sentence number]."""
+    return isinstance(value, Sequence) and all(
+        _is_pair(fact) and isinstance(fact[0], str) and type(fact[1]) is int for fact in value
+    )
 
 
 def _is_pair(value: object) -> bool:

@@ -104,6 +104,8 @@ class HotpotQA(TextEnv):
         for field in ("question", "answer"):
             if not isinstance(params.get(field), str) or not params[field].strip():
                 raise ValueError(f"task field {field} must be a non-empty string")
+        if not data.are_facts(params.get("supporting_facts", [])):
+            raise ValueError("task field supporting_facts must be a list of [title, number]")
         corpus = self._corpus(params)
         options = self.options
         self._retriever: Retriever = retrieval.load(
@@ -125,8 +127,8 @@ class HotpotQA(TextEnv):
             return Corpus.of_questions([data.check_question(params, "the task's", 1)])
         source = data.open_source(self.options.data)
         part = params.get("corpus", source.parts()[0])
-        if not source.has(part):
-            raise ValueError(f"no corpus {part!r}; valid: {', '.join(source.parts())}")
+        if not isinstance(part, str) or not source.has(part):
+            raise ValueError(f"no corpus {part!r:.100}; valid: {', '.join(source.parts())}")
         return source.corpus(part)
 
     def observe(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from typing import Any
 
 from erl_envs.retrieval.base import Corpus, Passage, RetrievalError, Retriever
@@ -11,7 +12,19 @@ __all__ = ["KINDS", "Corpus", "Passage", "RetrievalError", "Retriever", "load"]
 
 KINDS = ("bm25", "rank_bm25", "dense", "wikipedia", "http")
 
-_loaded: dict[tuple[Any, ...], Retriever] = {}
+MOST = 16
+"""Retrievers that are kept at a time; the one that was asked for longest ago goes first."""
+
+
+class _Place:
+    """Where a retriever is made: who asks for another need not wait for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.retriever: Retriever | None = None
+
+
+_places: OrderedDict[tuple[Any, ...], _Place] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -22,7 +35,7 @@ def load(
     model: str | None = None,
     prefixes: tuple[str, str] = ("", ""),
 ) -> Retriever:
-    """A retriever, made once a process for the same arguments and shared by its environments.
+    """A retriever, made once for the same arguments and shared by a process's environments.
 
     Args:
         kind: One of `KINDS`.
@@ -38,9 +51,14 @@ def load(
     own = kind in ("wikipedia", "http")
     key = (kind, None if own else corpus.hash, url, model, prefixes)
     with _lock:
-        if key not in _loaded:
-            _loaded[key] = _make(kind, corpus, url, model, prefixes)
-        return _loaded[key]
+        place = _places.setdefault(key, _Place())
+        _places.move_to_end(key)
+        if len(_places) > MOST:
+            _places.popitem(last=False)
+    with place.lock:
+        if place.retriever is None:
+            place.retriever = _make(kind, corpus, url, model, prefixes)
+        return place.retriever
 
 
 def _make(

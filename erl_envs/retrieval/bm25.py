@@ -19,6 +19,9 @@ from erl_envs.retrieval.cache import cached_folder
 
 TITLE_WEIGHT = 3
 K1, B = 1.2, 0.75
+
+KEPT_FROM = 200
+"""Passages from which on an index is worth keeping on disk."""
 _WORD = re.compile(r"\w+")
 _STOP = frozenset(STOPWORDS_EN)
 _local = threading.local()
@@ -64,7 +67,8 @@ def best(scores: np.ndarray[Any, Any], top_k: int) -> list[int]:
 class Bm25(Retriever):
     """bm25s: scores are computed when the index is built; a query adds up a few sparse columns.
 
-    The index is built once and kept on disk under the corpus's content hash, memory-mapped.
+    The index is built once and kept on disk under the corpus's content hash, memory-mapped; that of
+    a few passages is built anew, in memory.
     """
 
     name = "bm25"
@@ -78,12 +82,13 @@ class Bm25(Retriever):
             cache: Folder of indices; None takes the user's.
         """
         self.passages = corpus.passages
+        if len(corpus.passages) < KEPT_FROM:
+            self.index = _index(corpus, method)
+            return
         recipe = ["bm25", 2, bm25s.__version__, method, TITLE_WEIGHT, K1, B, corpus.hash]
 
         def build(folder: Path) -> None:
-            index = bm25s.BM25(method=method, k1=K1, b=B)
-            index.index(_documents(corpus), show_progress=False)
-            index.save(folder, show_progress=False)
+            _index(corpus, method).save(folder, show_progress=False)
 
         folder = cached_folder(recipe, build, cache)
         self.index = bm25s.BM25.load(folder, mmap=True)
@@ -97,6 +102,12 @@ class Bm25(Retriever):
         if not known:
             return []
         return [self.passages[i] for i in best(self.index.get_scores(known), top_k)]
+
+
+def _index(corpus: Corpus, method: str) -> Any:
+    index = bm25s.BM25(method=method, k1=K1, b=B)
+    index.index(_documents(corpus), show_progress=False)
+    return index
 
 
 class RankBm25(Retriever):

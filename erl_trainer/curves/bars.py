@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from erl_trainer import plots
 from erl_trainer.curves.figures import reference_lines, style_of
-from erl_trainer.curves.results import FINAL, STAGES, Results
+from erl_trainer.curves.results import STAGES, Results
 from erl_trainer.curves.statistics import Estimate, estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LABEL = f"final reward: mean of the last {FINAL} evaluations"
+_LABEL = "validation reward after the last step"
 
 
 def final_rewards(results: Results, environment: str, method: str) -> list[float]:

@@ -13,13 +13,10 @@ import numpy as np
 
 from erl_trainer.curves.grid import Grid, Run
 from erl_trainer.curves.runner import DONE, METRICS
-from erl_trainer.curves.statistics import Curve, trailing_mean
+from erl_trainer.curves.statistics import Curve
 
 STAGES = ("rollout", "reflection", "second_rollout", "training", "evaluation")
 """What a step's time is spent on."""
-
-FINAL = 3
-"""Evaluations whose mean is a run's final reward: one alone would be noisy."""
 
 _CUMULATIVE = ("tokens/sampled", "updates", "time/wall")
 _EVALUATION = ("tokens/sampled", "time/wall", "eval/reward")
@@ -68,13 +65,13 @@ class Record:
 
     @property
     def final(self) -> float:
-        """Final reward: mean of the last 3 evaluations; NaN without any."""
+        """Reward of the last evaluation; NaN without any."""
         rewards = self.curve("eval/reward").y
-        return float(rewards[-FINAL:].mean()) if len(rewards) else math.nan
+        return float(rewards[-1]) if len(rewards) else math.nan
 
     def final_at(self, tokens: float) -> float:
         """What the final reward would have been after so many sampled tokens."""
-        x, y = trailing_mean(self.curve("eval/reward", "tokens/sampled"), FINAL)
+        x, y = self.curve("eval/reward", "tokens/sampled")
         return float(np.interp(tokens, x, y)) if len(x) else math.nan
 
 

@@ -7,22 +7,22 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from erl_trainer.curves.results import FINAL, Record, Results
+from erl_trainer.curves.results import Record, Results
 from erl_trainer.curves.statistics import Estimate, area, difference, estimate
 
 _NOTES = """\
-Final reward is the mean of the last {final} evaluations of first attempts. Means are over seeds,
-± is half the width of a 95 % t-interval; differences to {baseline} have Welch's 95 % interval.
-The area under the curve of validation reward against steps is divided by the steps. "At so many
-tokens" is the final reward had runs ended after that many sampled tokens, the fewest that a
-finished run of the environment sampled. Tokens, updates and seconds are a run's means.
+Final reward is that of the last evaluation, of first attempts. Means are over seeds, ± is half the
+width of a 95 % t-interval; differences to {baseline} have Welch's 95 % interval. The area under the
+curve of validation reward against steps is divided by the steps. "At so many tokens" is the reward
+after that many sampled tokens, the fewest that a finished run of the environment sampled. Tokens,
+updates and seconds are a run's means.
 """
 
 
 def tables(results: Results) -> str:
     """One table an environment, then the runs that are not finished."""
     baseline = results.first("grpo")
-    notes = _NOTES.format(final=FINAL, baseline=baseline or "the baseline")
+    notes = _NOTES.format(baseline=baseline or "the baseline")
     parts = ["# Results of the grid\n", notes]
     parts += [_table(results, environment, baseline) for environment in results.environments]
     unfinished = [r for r in results.records if not r.ended]
