@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="replay all, write the pages")
     build.add_argument("--home", type=Path, default=HOME, help="has submissions/, gets README.md")
     build.add_argument("--site", type=Path, default=HOME / "site", help="folder of the site")
-    build.add_argument("--curves", type=Path, default=Path("benchmarks/curves/figures"))
+    build.add_argument("--curves", type=Path, default=Path("benchmarks/curves"))
     return parser
 
 
