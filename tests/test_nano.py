@@ -18,6 +18,7 @@ from erl_envs.reflection import second_prompt
 from erl_trainer.nano import boards, games, pretrain, tokenizer
 from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, encode, said, told
 from erl_trainer.nano.guide import Guide
+from erl_trainer.nano.recipe import Recipe
 
 GAMES: tuple[boards.Game, ...] = ("frozenlake", "sokoban")
 
@@ -246,7 +247,7 @@ def test_collate_weighs_what_is_said_as_one_and_the_worlds_answers_less(words: A
 
 
 def test_a_step_of_pretraining_is_a_function_of_seed_and_step(words: Any) -> None:
-    recipe = pretrain.Recipe(tokens=2048)
+    recipe = Recipe(tokens=2048)
     one, same, other = (pretrain.draw_batch(recipe, words, step) for step in (3, 3, 4))
     assert one[0] == same[0]
     assert torch.equal(one[1].ids_BT, same[1].ids_BT)
@@ -258,8 +259,8 @@ def test_a_step_of_pretraining_is_a_function_of_seed_and_step(words: Any) -> Non
 
 
 def test_a_lead_starts_as_sokoban_and_the_own_part_anew(words: Any) -> None:
-    led = pretrain.Recipe(env="frozenlake", tokens=1024, lead=5, warmup=10)
-    room = pretrain.Recipe(env="sokoban", tokens=1024)
+    led = Recipe(env="frozenlake", tokens=1024, lead=5, warmup=10)
+    room = Recipe(env="sokoban", tokens=1024)
     own, theirs = (pretrain.draw_batch(recipe, words, 3)[1] for recipe in (led, room))
     assert torch.equal(own.ids_BT, theirs.ids_BT)
     rates = [pretrain.learning_rate(led, step) for step in range(10)]
@@ -286,7 +287,7 @@ def test_cells_are_cited_as_the_board_shows_them(game: boards.Game) -> None:
 
 def test_pretraining_resumes_bit_for_bit(words: Any, tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(pretrain, "SAVE_EVERY", 2)
-    recipe = pretrain.Recipe(
+    recipe = Recipe(
         hidden=32, layers=1, heads=1, steps=4, playing=2, tokens=1024, warmup=2, compiled=False
     )
     whole = pretrain.pretrain(recipe, words, tmp_path / "whole")

@@ -18,6 +18,7 @@ from erl_envs.qa_metrics import score
 from erl_envs.retrieval import load
 from erl_envs.worlds import SPLITS, split_world
 from erl_envs.worlds.names import PARTS
+from erl_trainer.nano import library as world
 from erl_trainer.nano import questions, tokenizer
 from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, encode
 from erl_trainer.nano.games import Behaviour, Played
@@ -27,13 +28,13 @@ draws = pytest.mark.parametrize(
     "draw", [questions.asking, questions.quizzing, questions.acting, questions.reflecting]
 )
 
-ALL = questions.world_seeds()
+ALL = world.world_seeds()
 FEW = ALL[:4]
 
 
 @pytest.fixture(autouse=True)
 def few_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(questions, "world_seeds", lambda: FEW)
+    monkeypatch.setattr(world, "world_seeds", lambda: FEW)
 
 
 @pytest.fixture(scope="module")
@@ -41,22 +42,20 @@ def words() -> Any:
     return tokenizer.build(whole_numbers=True)
 
 
-def chains() -> Iterator[questions.Chain]:
+def chains() -> Iterator[world.Chain]:
     for seed in FEW:
-        yield from questions.library(seed).chains
+        yield from world.library(seed).chains
 
 
 def sample(draw: Draw, count: int) -> list[list[Part]]:
     return [draw(np.random.default_rng([7, n])) for n in range(count)]
 
 
-def attempts(
-    rules: str, behaviour: Behaviour, count: int
-) -> Iterator[tuple[questions.Chain, Played]]:
+def attempts(rules: str, behaviour: Behaviour, count: int) -> Iterator[tuple[world.Chain, Played]]:
     env = questions.make(rules=rules)
     for n in range(count):
         rng = np.random.default_rng([8, n])
-        chain = questions.draw_chain(rng)
+        chain = world.draw_chain(rng)
         env.reset(options={"task": chain.task})
         yield chain, questions.play(env, chain, env.system_prompt, behaviour, rng)
 
@@ -69,17 +68,17 @@ def said(parts: Sequence[Part]) -> list[Part]:
 @draws
 def test_a_generator_s_state_decides_the_conversation(draw: Draw) -> None:
     first = sample(draw, 20)
-    questions.library.cache_clear()
+    world.library.cache_clear()
     assert sample(draw, 20) == first
     assert len({str(parts) for parts in first}) > 15
 
 
 def test_names_are_held_out() -> None:
-    assert len(set(ALL)) == questions.WORLDS
+    assert len(set(ALL)) == world.WORLDS
     assert not {seed % PARTS for seed in ALL} & {world["seed"] % PARTS for world in SPLITS.values()}
     tables = " ".join(map(str, vars(sys.modules["erl_envs.worlds.vocabulary"]).values()))
     told = set(re.findall(r"\w+", tables))
-    ours = [p.title for seed in FEW for p in questions.library(seed).corpus.passages]
+    ours = [p.title for seed in FEW for p in world.library(seed).corpus.passages]
     theirs = [p.title for split in SPLITS for p in split_world(split).corpus.passages]
     assert not set(ours) & set(theirs)
     assert not {w for title in ours for w in title.split()} & (
@@ -110,7 +109,7 @@ def test_who_is_told_always_succeeds_in_three_turns_of_which_each_reads_the_last
 def test_observations_have_the_form_of_the_environment_s_own() -> None:
     source = open_source("world")
     task = dict(question=source.questions("test")[0]["question"], answer="x", corpus="test")
-    env = HotpotQA(**questions.OPTIONS)
+    env = HotpotQA(**world.OPTIONS)
     env.reset(options={"task": task})
     title = source.corpus("test").passages[0].title
     form = r"Found for “(.+)”:\n\n\[1\] .+\n.+\n\n\[2\] .+\n.+"
@@ -192,7 +191,7 @@ def test_conversations_fit(draw: Draw, words: Any) -> None:
 
 
 def test_messages_survive_the_tokenizer(words: Any) -> None:
-    retrievers = {seed: load("bm25", questions.library(seed).corpus) for seed in FEW}
+    retrievers = {seed: load("bm25", world.library(seed).corpus) for seed in FEW}
     some = list(chains())[::3]
     texts = [questions.good(chain, done) for chain in some for done in range(3)]
     ids = words(texts, add_special_tokens=False)["input_ids"]
@@ -219,4 +218,4 @@ def test_messages_survive_the_tokenizer(words: Any) -> None:
     ],
 )
 def test_a_clue_stands_beside_the_value(sentence: str, value: str, clue: str) -> None:
-    assert questions.clue_of(sentence, value) == clue
+    assert world.clue_of(sentence, value) == clue

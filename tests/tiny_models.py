@@ -125,9 +125,10 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 def untrained_nano(folder: Path) -> str:
     """A tiny model with nano's tokenizer and random weights, saved in the folder."""
     from erl_trainer.nano import pretrain, tokenizer
+    from erl_trainer.nano.recipe import Recipe
 
     words = tokenizer.build()
-    recipe = pretrain.Recipe(hidden=32, layers=1, heads=1)
+    recipe = Recipe(hidden=32, layers=1, heads=1)
     pretrain.build_model(recipe, words).save_pretrained(folder)
     words.save_pretrained(folder)
     return str(folder)

@@ -53,17 +53,17 @@ def _build(args: argparse.Namespace, envs: list[str]) -> None:
 
 
 def _one(number: int, args: argparse.Namespace, envs: list[str]) -> None:
-    from erl_trainer.nano import pretrain, tokenizer
+    from erl_trainer.nano import pretrain, recipe, tokenizer
 
     env = envs[number]
-    recipe = pretrain.Recipe(
+    its = recipe.Recipe(
         env=env,
         seed=args.seed,
         compiled=not args.no_compile,
-        **{**pretrain.OWN[env], **({"steps": args.steps} if args.steps else {})},
+        **{**recipe.OWN[env], **({"steps": args.steps} if args.steps else {})},
     )
     words = tokenizer.build(whole_numbers=env == "hotpotqa")
-    pretrain.pretrain(recipe, words, args.out / env)
+    pretrain.pretrain(its, words, args.out / env)
 
 
 def ship(models: Sequence[Path], envs: Sequence[str], out: Path) -> None:

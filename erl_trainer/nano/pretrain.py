@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from erl_trainer.checkpoint import save_model
 from erl_trainer.nano import games, questions
 from erl_trainer.nano.boards import Game
 from erl_trainer.nano.examples import LEARN, SHOWN, Example, Part, encode
+from erl_trainer.nano.recipe import Recipe
 from erl_trainer.nano.tokenizer import cells, places
 
 SHAPES = (96, 192, 320, 512, 736, 896)
@@ -69,51 +70,6 @@ THEN = {
     "reflect": 0.25,
 }
 """Each source's share of the steps, at first and once playing is learnt."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How nano is made.
-
-    Attributes:
-        env: Environment id.
-        hidden: Width.
-        layers: Depth.
-        heads: Attention heads.
-        steps: Optimizer steps, after the lead.
-        lead: Steps in which another game starts as Sokoban does: what finds a symbol on a board
-            comes about there four times sooner than in FrozenLake, and then serves both.
-        playing: First steps, in which only playing and looking are learnt:
-            where things are must be told before anything else makes sense.
-        tokens: Of a step.
-        lr: Peak learning rate; it warms up over `warmup` steps and falls to a tenth as a cosine.
-        warmup: Steps.
-        shown: Weight of predicting the world's answers, beside what is to be said.
-        seed: Of weights and data.
-        compiled: Whether torch compiles the model (needs a C++ compiler; it is faster).
-    """
-
-    env: str = "frozenlake"
-    hidden: int = 128
-    layers: int = 4
-    heads: int = 4
-    steps: int = 9000
-    lead: int = 0
-    playing: int = 1500
-    tokens: int = 4096
-    lr: float = 3e-3
-    warmup: int = 100
-    shown: float = 0.1
-    seed: int = 0
-    compiled: bool = True
-
-
-OWN: Mapping[str, Mapping[str, int]] = {
-    "frozenlake": {"lead": 600},
-    "sokoban": {"steps": 11_000},
-    "hotpotqa": {"playing": 6000},
-}
-"""Environment → what its recipe has otherwise."""
 
 
 class Batch(NamedTuple):
