@@ -20,7 +20,6 @@ from typing import Any
 
 from erl_envs.adapters.rows import rows
 from erl_envs.adapters.trl.text import TextRollout, columns, step_seed
-from erl_envs.adapters.versions import require
 from erl_envs.core import Message, Task, Tokens
 from erl_envs.rollout import EnvPool
 from erl_trainer.actor import Actor, players
@@ -30,8 +29,6 @@ from erl_trainer.losses import token_weight
 from erl_trainer.memory import load_memory
 from erl_trainer.processes import gather
 from erl_trainer.types import Kind, Sample
-
-require("trl", "1.16")
 
 
 class ErlRollout:
@@ -56,7 +53,8 @@ class ErlRollout:
                 for advantages, aggregation and the weight of distillation.
 
         Raises:
-            ValueError: The configuration asks for what TRL cannot carry.
+            ValueError: The configuration asks for what TRL cannot carry, or two of its tasks have
+                one prompt (see `TextRollout`).
         """
         check(config)
         self.config = config
@@ -115,7 +113,9 @@ class ErlRollout:
                 f"a process must have all {size} rows of a task: make "
                 "per_device_train_batch_size × steps_per_generation a multiple of them"
             )
-        return [self._text.open(group[0])[1] for group in groups]
+        asked = [group[0] for group in groups]
+        # a board that comes twice is each time another of its tasks: random streams are by task
+        return [self._text.open(p, asked[:i].count(p))[1] for i, p in enumerate(asked)]
 
     def _check(self, trainer: Any) -> None:
         args = trainer.args

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from erl_envs import registry, tasks
+from erl_envs.adapters.rows import ending
 from erl_envs.adapters.versions import require
 
 require("gem-llm", "0.1")
@@ -98,8 +99,7 @@ class GemEnv(Env):
         if not isinstance(action, str):
             raise ValueError(f"a message is text, not {type(action).__name__}")
         observation, reward, terminated, truncated, info = self._env.step(action)
-        # not the whole of `info`: its note names what the feedback level may keep quiet
-        told: dict[str, Any] = {key: info[key] for key in ("feedback", "outcome") if key in info}
+        told = ending(info)
         if told:
             self._ended = {"observation": observation, **told}
         return observation, reward, terminated, truncated, self._prefix() | told
@@ -125,7 +125,8 @@ class GemEnv(Env):
             return GemEnv(**{**self._given, **kwargs})
         if kwargs:
             raise ValueError(f"an environment in the same state has the same {sorted(kwargs)[0]}")
-        return copy.deepcopy(self)
+        # the tasks of a split are many, and never change: both have the same
+        return copy.deepcopy(self, {id(self._tasks): self._tasks})
 
     def _prefix(self) -> dict[str, Any]:
         return {"prefix": f"{self._env.system_prompt}\n\n"}

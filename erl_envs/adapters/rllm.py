@@ -12,15 +12,16 @@ keeps of ours `action`, `reward` and `done`. So what has to survive stands in th
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 
 from erl_envs.adapters import rows as shared
 from erl_envs.adapters.versions import require
-from erl_envs.core import Message
+from erl_envs.core import Message, TextEnv
 
 require("rllm", "0.3")
 
@@ -52,18 +53,15 @@ async def play(task: Task, config: AgentConfig) -> Episode:
     row = task.metadata or {}
     if missing := [name for name in ("env", "options", "task") if name not in row]:
         raise ValueError(f"the row lacks {missing[0]!r}; adapters.rllm.rows makes rows")
-    env, wanted = shared.open_row(row["env"], row["options"], row["task"])
-    observation, _ = env.reset(seed=row.get("seed"), options={"task": wanted})
-    messages = [
-        Message(role="system", content=env.system_prompt),
-        Message(role="user", content=observation),
-    ]
+    env, messages = await asyncio.to_thread(_open, row)
     steps: list[Step] = []
     reward, done = 0.0, False
     async with httpx.AsyncClient(timeout=TIMEOUT) as client:
         while not done:
             text = await _ask(client, config, messages)
-            observation, gained, terminated, truncated, info = env.step(text)
+            observation, gained, terminated, truncated, info = await asyncio.to_thread(
+                env.step, text
+            )
             reward, done = reward + gained, terminated or truncated
             asked, action = list(messages), info["action"]
             steps.append(Step(input=asked, output=text, action=action, reward=gained, done=done))
@@ -119,13 +117,21 @@ def rows(env: str, split: str, **options: Any) -> list[dict[str, Any]]:
     ]
 
 
+def _open(row: Mapping[str, Any]) -> tuple[TextEnv, list[Message]]:
+    """A row's environment at its task's first state, and what the model is told of it."""
+    env, task = shared.open_row(row["env"], row["options"], row["task"])
+    observation, _ = env.reset(seed=row.get("seed"), options={"task": task})
+    return env, shared.opening(env, observation)
+
+
 async def _ask(client: httpx.AsyncClient, config: AgentConfig, messages: Sequence[Message]) -> str:
     """The model's next message, "" where it wrote none.
 
     Raises:
         RuntimeError: The server failed or answered with no chat completion; one line.
     """
-    body = {**getattr(config, "sampling_params", {}), "model": config.model, "messages": messages}
+    sampling = getattr(config, "sampling_params", {}) or {}
+    body = {**sampling, "model": config.model, "messages": messages}
     url = f"{config.base_url.rstrip('/')}/chat/completions"
     try:
         # rLLM's gateway knows a session by its URL and asks for no key

@@ -43,11 +43,24 @@ def row(env: TextEnv, task: Task, options: Mapping[str, Any]) -> Row:
         env=env.name,
         options=canonical_json(options),
         task=canonical_json(task.to_json()),
-        prompt=[
-            Message(role="system", content=env.system_prompt),
-            Message(role="user", content=observation),
-        ],
+        prompt=opening(env, observation),
     )
+
+
+def opening(env: TextEnv, observation: str) -> list[Message]:
+    """What a policy is told at first: the system prompt and the first observation."""
+    return [
+        Message(role="system", content=env.system_prompt),
+        Message(role="user", content=observation),
+    ]
+
+
+def ending(info: Mapping[str, Any]) -> dict[str, Any]:
+    """`feedback` and `outcome` of a step's `info`; nothing before the last step.
+
+    Not the whole of `info`: its note names what the feedback level may keep quiet.
+    """
+    return {key: info[key] for key in ("feedback", "outcome") if key in info}
 
 
 def open_row(env: str, options: str, task: str) -> tuple[TextEnv, Task]:

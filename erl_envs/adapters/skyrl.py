@@ -66,20 +66,19 @@ class SkyRLEnv(BaseTextEnv):
             The messages that the policy is told, and `task_id`.
 
         Raises:
-            Error: The task or the seed is bad, or the prompt is another task's; one line.
+            Error: The task or the seed is bad, the prompt is another task's, or the environment
+                failed; one line.
         """
         try:
             observation, info = self._env.reset(seed=self._seed, options={"task": self._task})
         except (gymnasium.error.Error, TypeError, ValueError, LookupError) as error:
             raise Error(f"bad task or seed: {error}") from error
+        except RuntimeError as error:
+            raise Error(str(error)) from error
         if prompt and prompt[-1]["content"] != observation:
             raise Error("the prompt does not end with the first observation of its row's task")
         self._metrics = {"reward": 0.0, "turns": 0, "solved": False, "truncated": False}
-        own = [
-            Message(role="system", content=self._env.system_prompt),
-            Message(role="user", content=observation),
-        ]
-        return list(prompt) or own, info
+        return list(prompt) or shared.opening(self._env, observation), info
 
     def step(self, action: str) -> BaseTextEnvStepOutput:
         """Play a policy's raw message.
@@ -97,8 +96,7 @@ class SkyRLEnv(BaseTextEnv):
             observation, reward, terminated, truncated, info = self._env.step(action)
         except RuntimeError as error:
             raise Error(str(error)) from error
-        # not the whole of `info`: its note names what the feedback level may keep quiet
-        ended: dict[str, Any] = {key: info[key] for key in ("feedback", "outcome") if key in info}
+        ended = shared.ending(info)
         self._metrics["reward"] += reward
         self._metrics["turns"] += 1
         self._metrics["truncated"] = truncated

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import httpx
-from pydantic import Field
 
 from erl_envs import registry, tasks
 from erl_envs.adapters.rows import open_row, row
@@ -29,6 +28,7 @@ from erl_envs.core import Task, TextEnv
 require("verifiers", "0.4")
 
 import verifiers.v1 as vf
+from pydantic import Field
 from verifiers.v1.dialects.chat import message_to_wire
 
 
@@ -53,7 +53,7 @@ class TextTaskData(vf.TaskData):
     task: str
     """The task, JSON."""
     seed: int | None = None
-    """Of the environment's random stream."""
+    """What a fresh task is drawn from, and what is left to chance in it; None for a split's."""
 
 
 class TextTask(vf.Task[TextTaskData, vf.State, vf.TaskConfig]):
@@ -71,7 +71,10 @@ class TextTask(vf.Task[TextTaskData, vf.State, vf.TaskConfig]):
             ValueError: The data names no environment, option or task that there is.
         """
         env, task = open_row(self.data.env, self.data.env_options, self.data.task)
-        env.reset(seed=self.data.seed, options={"task": task})
+        if self.data.seed is None:
+            env.reset(options={"task": task})
+        else:  # slips come from what is left of the stream once the task is drawn
+            env.reset(seed=self.data.seed)
         return env
 
     @vf.reward

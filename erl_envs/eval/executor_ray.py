@@ -11,7 +11,7 @@ import math
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -199,16 +199,33 @@ def _machines() -> int:
 
 
 def _check_size(workers: int, gpus: float) -> None:
-    """Ray itself would wait for ever for what the cluster does not have."""
+    """Ray itself would wait for ever for a worker that has no place."""
     if not 0 <= gpus < math.inf:
         raise ValueError(f"a worker has 0 graphics processors or more, not {gpus}")
-    has = ray.cluster_resources()
-    for what, each in (("CPU", 1.0), ("GPU", gpus)):
-        if has.get(what, 0) < max(workers, 1) * each:
-            raise ValueError(
-                f"{workers} workers with {each:g} {what} each are more than the cluster's "
-                f"{has.get(what, 0):g}"
-            )
+    room = _room(ray.nodes(), gpus)
+    if room < max(workers, 1):
+        raise ValueError(
+            f"the cluster has room for {room} workers of 1 CPU and {gpus:g} GPU, not for {workers}"
+        )
+
+
+def _room(nodes: Iterable[Mapping[str, Any]], gpus: float) -> int:
+    """How many workers the machines have a place for; none is on two machines.
+
+    Args:
+        nodes: Ray's.
+        gpus: Graphics processors of a worker; a part is of one of them.
+    """
+    room = 0
+    for node in nodes:
+        if node["Alive"]:
+            places, cards = int(node["Resources"].get("CPU", 0)), node["Resources"].get("GPU", 0)
+            if gpus >= 1:
+                places = min(places, int(cards / gpus))
+            elif gpus:
+                places = min(places, int(cards) * int(1 / gpus))
+            room += places
+    return room
 
 
 def _loaded(workers: Sequence[Any]) -> list[Hired]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from erl_envs.core import EnvError, digest
 
@@ -81,9 +81,13 @@ class Corpus:
 
 
 class Retriever(ABC):
-    """Searches; safe to call from several threads at a time."""
+    """Searches; safe to call from several threads at a time, and so shared by all who search."""
 
     name: str
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same one: a copied environment searches with the original's."""
+        return self
 
     @abstractmethod
     def search(self, query: str, top_k: int) -> list[Passage]:

@@ -3,7 +3,8 @@
 Tested with verl 0.9.1 against stub servers. A row's loop plays the whole group of its task: first
 attempts, reflections, second attempts, as `collect` has them, and gives a trajectory for every
 sample, distilled ones too, whose score is the sample's credit. `algorithm.adv_estimator=erl` takes
-the score as it is. verl must import this module in every process: `VERL_USE_EXTERNAL_MODULES`.
+the score as it is. verl must import this module in every process, on every machine: `paper.yaml`
+has Ray set `VERL_USE_EXTERNAL_MODULES` there.
 """
 
 from __future__ import annotations
@@ -15,22 +16,29 @@ from typing import Any
 
 from erl_envs.adapters.rows import open_row
 from erl_envs.adapters.verl import EnvLoop, ServerPolicy, session, told, versions
-from erl_envs.adapters.versions import require
-from erl_envs.core import EnvError, Tokens
+from erl_envs.core import Attempt, EnvError, Tokens
 from erl_envs.rollout import EnvPool
 from erl_trainer.actor import Actor, players
 from erl_trainer.config import Config, configure
 from erl_trainer.erl import collect
 from erl_trainer.memory import Lesson, ReflectionMemory, load_memory
-from erl_trainer.types import Sample
+from erl_trainer.types import Sample, Stage
 
-require("verl", "0.9.1")
+# isort: split
+# the adapter above says it if verl is missing
+from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+from verl.trainer.ppo.core_algos import register_adv_est
 
-from verl.experimental.agent_loop.agent_loop import (  # noqa: E402 - its absence is told above
-    AgentLoopMetrics,
-    AgentLoopOutput,
+READ = frozenset(
+    (
+        *("group_size", "second_attempt", "threshold", "memory", "concurrency"),
+        *("distill", "distill_weight", "second_policy_loss"),
+        *("temperature", "top_p", "max_tokens"),
+        *("reflect_temperature", "reflect_top_p", "reflect_max_tokens"),
+        *("advantage", "small_group", "min_group"),
+    )
 )
-from verl.trainer.ppo.core_algos import register_adv_est  # noqa: E402
+"""Fields of `Config` that decide what is played and its credit; all others are verl's to say."""
 
 
 @register_adv_est("erl")  # type: ignore[untyped-decorator]
@@ -49,7 +57,7 @@ def stamped(token_level_rewards: Any, response_mask: Any, **_: Any) -> tuple[Any
 
 
 class Credited(AgentLoopOutput):  # type: ignore[misc]
-    """A trajectory whose score is its own: verl gives all of a loop's the last one's.
+    """A trajectory whose score and reward are its own: verl gives all of a loop's the last one's.
 
     Attributes:
         credit: The score.
@@ -60,6 +68,7 @@ class Credited(AgentLoopOutput):  # type: ignore[misc]
     def as_dict(self) -> dict[str, Any]:
         """Verl's columns."""
         self.reward_score = self.credit
+        self.extra_fields["reward_extra_info"] = {"reward": self.extra_fields["reward"]}
         found: dict[str, Any] = super().as_dict()
         del found["credit"]
         return found
@@ -96,14 +105,22 @@ class ErlLoop(EnvLoop):
     """Plays a task's whole group; `rollout.n` must be 1."""
 
     def __init__(self, *args: Any, erl: Mapping[str, Any], **kwargs: Any) -> None:
-        """Args: args, kwargs: verl's; erl: fields of `Config`, and a `preset` if not `paper`.
+        """Args: args, kwargs: verl's; erl: `READ` fields of `Config`, a `preset` if not `paper`.
 
         Raises:
             ValueError: The configuration is not valid, or asks for what verl cannot carry.
         """
+        if "max_tokens" in kwargs:
+            raise ValueError("ErlLoop does not read max_tokens here: give it within `erl`")
         super().__init__(*args, **kwargs)
         fields = {name: erl[name] for name in erl}
-        self.erl: Config = configure(fields.pop("preset", "paper"), "erl", **fields)
+        preset = fields.pop("preset", "paper")
+        if ignored := sorted(set(fields) - READ):
+            raise ValueError(
+                f"ErlLoop does not read {ignored[0]!r}; it reads {', '.join(sorted(READ))}"
+            )
+        # the paper's three updates a step are not verl's
+        self.erl: Config = configure(preset, "erl", **fields, updates="joint")
         if self.erl.distill == "on_policy_kl":
             raise ValueError("verl cannot carry distill 'on_policy_kl': take 'cross_entropy'")
         if self.rollout_config.n != 1:
@@ -134,9 +151,17 @@ class ErlLoop(EnvLoop):
         if not played.samples:
             raise EnvError(played.trials[0].first.error or "nothing was sampled")
         spent = AgentLoopMetrics(generate_sequences=time.perf_counter() - began)
-        first = played.trials[0].first
-        extra = {**told(first), **versions(policy)}
-        return [self._trajectory(s, spent, extra) for s in played.samples]
+        attempts = {
+            (stage, tuple(a.tokens.ids)): a
+            for t in played.trials
+            for stage, a in ((Stage.ATTEMPT_1, t.first), (Stage.ATTEMPT_2, t.second))
+            if a is not None and a.tokens is not None
+        }
+        ends = [_told(attempts.get((s.stage, tuple(s.ids)))) for s in played.samples]
+        return [
+            self._trajectory(s, spent, {**end, **versions(policy)})
+            for s, end in zip(played.samples, ends, strict=True)
+        ]
 
     def _trajectory(self, s: Sample, spent: Any, extra: Mapping[str, Any]) -> Credited:
         # a distilled row's tokens were sampled under another prompt: nobody has their
@@ -149,5 +174,17 @@ class ErlLoop(EnvLoop):
             reward_score=s.reward,
             num_turns=1 + sum(b and not a for a, b in zip(s.sampled, s.sampled[1:], strict=False)),
             metrics=spent,
-            extra_fields={**extra, "stage": str(s.stage), "reward": s.reward},
+            extra_fields={
+                **extra,
+                "stage": str(s.stage),
+                "reward": s.reward,
+                "reward_extra_info": {"reward": s.reward},
+            },
         )
+
+
+def _told(attempt: Attempt | None) -> dict[str, Any]:
+    """An attempt's end; empty columns for a row that is no attempt: verl wants all rows alike."""
+    if attempt is not None:
+        return told(attempt)
+    return {"feedback": "", "outcome": "", "turn_scores": [], "tool_rewards": []}

@@ -145,6 +145,14 @@ def test_spawn_and_random_actions(env: str) -> None:
     assert fresh.reset()[0] == erl_envs.make(env, **OPTIONS).reset(seed=4)[0]
 
 
+def test_a_twin_shares_retriever_and_tasks() -> None:
+    one = made("hotpotqa", retriever="http", retriever_url="http://127.0.0.1:9")  # never asked
+    one.reset(idx=0)
+    twin = one.spawn(same_state=True)
+    assert twin._env is not one._env and twin._env._retriever is one._env._retriever
+    assert twin._tasks is one._tasks
+
+
 def test_two_episodes_in_a_row_leak_nothing() -> None:
     def play(env: Any, game: Game) -> list[Any]:
         first, info = env.reset(idx=0)

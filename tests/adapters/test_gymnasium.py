@@ -6,11 +6,13 @@ import multiprocessing
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector.utils import create_shared_memory, write_to_shared_memory
-from parity import ENVS, OPTIONS, PLAYERS, Played, games
+from parity import ENVS, OPTIONS, PLAYERS, Game, Played, games, play
 
+import erl_envs
 from erl_envs import spaces
 
 IDS = {
@@ -45,24 +47,35 @@ def test_made_by_id_it_is_the_plain_environment(env: str, player: str) -> None:
 @pytest.mark.parametrize("player", PLAYERS)
 @pytest.mark.parametrize("env", ENVS)
 def test_side_by_side_they_are_the_plain_environment(env: str, player: str, mode: Any) -> None:
-    """The same game in every place, one game after another."""
-    played = list(games(env, player))[:3]
-    vector = gym.make_vec(IDS[env], num_envs=3, vectorization_mode=mode, **OPTIONS)
+    """Another game in every place, of another length, one round after another."""
+    vector: Any = gym.make_vec(IDS[env], num_envs=3, vectorization_mode=mode, **OPTIONS)
     try:
-        for game in played:
-            first, _ = vector.reset(options={"task": game.task})
-            assert list(first) == [game.first] * 3
-            for turn in game.turns:
-                found, rewards, terminated, truncated, infos = vector.step((turn.message,) * 3)
-                assert list(found) == [turn.observation] * 3
-                assert rewards.tolist() == [turn.reward] * 3
-                assert terminated.tolist() == [turn.terminated] * 3
-                assert truncated.tolist() == [turn.truncated] * 3
-                if turn.feedback is not None:
-                    assert infos["feedback"].tolist() == [turn.feedback] * 3
-                    assert infos["_feedback"].all()
+        for seeds in ([3, 4, 5], [8, 7, 6]):
+            round_of([seeded(env, seed, player) for seed in seeds], vector, seeds)
     finally:
         vector.close()
+
+
+def seeded(env: str, seed: int, player: str) -> Game:
+    plain = erl_envs.make(env, **OPTIONS)
+    plain.reset(seed=seed)
+    assert plain.task is not None
+    return play(plain, plain.task, player, np.random.default_rng(seed))
+
+
+def round_of(played: list[Game], vector: Any, seeds: list[int]) -> None:
+    first, _ = vector.reset(seed=seeds)
+    assert list(first) == [game.first for game in played] and len(set(first)) == len(played)
+    for turn in range(max(len(game.turns) for game in played)):
+        live = [place for place, game in enumerate(played) if turn < len(game.turns)]
+        said = tuple(g.messages[turn] if p in live else "" for p, g in enumerate(played))
+        found, rewards, terminated, truncated, infos = vector.step(said)
+        ended = infos.get("_feedback", [False] * len(played))
+        for place in live:
+            told = infos["feedback"][place] if ended[place] else None
+            ends = bool(terminated[place]), bool(truncated[place])
+            seen = Played(said[place], found[place], float(rewards[place]), *ends, told)
+            assert seen == played[place].turns[turn]
 
 
 @pytest.mark.parametrize("env", ENVS)

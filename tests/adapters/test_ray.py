@@ -23,7 +23,7 @@ from ray.cluster_utils import Cluster
 
 from erl_envs import policies
 from erl_envs.eval import __main__ as cli
-from erl_envs.eval.executor_ray import RayExecutor
+from erl_envs.eval.executor_ray import RayExecutor, _room
 from erl_envs.eval.run import Config, evaluate
 from erl_envs.eval.runfolder import RunFolder
 from erl_envs.records import read_episodes
@@ -183,9 +183,32 @@ def test_all_workers_are_lost_and_the_run_resumes(
     same_run(tmp_path / "one", out)
 
 
+def machine(alive: bool = True, **resources: float) -> dict[str, Any]:
+    return {"Alive": alive, "Resources": {"memory": 1e9, **resources}}
+
+
+ROOM: list[tuple[list[dict[str, Any]], float, int]] = [
+    ([], 0, 0),
+    ([machine(CPU=2), machine(CPU=1.5), machine()], 0, 3),
+    ([machine(CPU=8), machine(alive=False, CPU=8)], 0, 8),
+    ([machine(CPU=4, GPU=1), machine(CPU=4, GPU=1)], 2, 0),  # no machine has two
+    ([machine(CPU=4, GPU=4), machine(CPU=4, GPU=1)], 2, 2),
+    ([machine(CPU=1, GPU=8), machine(CPU=8)], 1, 1),  # processors run out first, or the others
+    ([machine(CPU=16, GPU=1)], 0.1, 10),
+    ([machine(CPU=16, GPU=2)], 0.6, 2),  # a part is of one processor
+]
+
+
+@pytest.mark.parametrize(("nodes", "gpus", "room"), ROOM)
+def test_workers_are_counted_machine_by_machine(
+    nodes: list[dict[str, Any]], gpus: float, room: int
+) -> None:
+    assert _room(nodes, gpus) == room
+
+
 BAD: list[tuple[list[str], str]] = [
-    (["--workers", "3"], "3 workers with 1 CPU each are more than the cluster's 2"),
-    (["--worker-gpus", "1"], "2 workers with 1 GPU each are more than the cluster's 0"),
+    (["--workers", "3"], "room for 2 workers of 1 CPU and 0 GPU, not for 3"),
+    (["--worker-gpus", "1"], "room for 0 workers of 1 CPU and 1 GPU, not for 2"),
     (["--worker-gpus", "-1"], "0 graphics processors or more, not -1.0"),
     (["--policy", "human"], "human sits at this machine"),
     (["--policy", "randm"], "on a worker: no policy 'randm'; valid: nano, random"),

@@ -10,9 +10,9 @@ import asyncio
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import parity
@@ -22,6 +22,7 @@ from parity import ENVS, OPTIONS, PLAYERS, Game
 import erl_envs
 from erl_envs.adapters.rows import row
 from erl_envs.core import Task
+from erl_envs.sokoban import Sokoban
 
 pytest.importorskip("pydantic", reason="pydantic is not installed: make test-adapter-rllm")
 
@@ -168,7 +169,7 @@ class Server:
 def server() -> Iterator[Server]:
     made = Server()
     with made.http:
-        Thread(target=made.http.serve_forever, daemon=True).start()
+        threading.Thread(target=made.http.serve_forever, daemon=True).start()
         yield made
         made.http.shutdown()
 
@@ -179,12 +180,16 @@ def row_of(game: Game, **more: Any) -> dict[str, Any]:
     return loaded
 
 
-def flow(adapter: Any, server: Server, metadata: dict[str, Any], number: int) -> Any:
+def flow(
+    adapter: Any, server: Server, metadata: dict[str, Any], number: int, **settings: Any
+) -> Any:
     from rllm.types import AgentConfig
     from rllm.types import Task as RllmTask
 
     task = RllmTask(id=str(number), instruction="", metadata=metadata)
     config = AgentConfig(base_url=server.url, model=str(number), session_uid=f"u:{number}")
+    for name, value in settings.items():  # those of newer versions
+        setattr(config, name, value)
     return adapter.play.arun(task, config)
 
 
@@ -256,6 +261,33 @@ def test_a_seed_is_honoured(adapter: Any, server: Server) -> None:
     server.games = [Game(plain.task, plain.system_prompt, first, turns)]
     episode = asyncio.run(flow(adapter, server, {**made, "seed": 11}, 0))
     check(adapter, server.games[0], episode, server.heard[0])
+
+
+def test_the_event_loop_never_waits_for_an_environment(
+    adapter: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.games = list(parity.games("sokoban", "oracle"))[:1]
+    made, threads = row_of(server.games[0]), []
+
+    def spied(method: Callable[..., Any]) -> Callable[..., Any]:
+        def spy(*args: Any, **kwargs: Any) -> Any:
+            threads.append(threading.current_thread())
+            return method(*args, **kwargs)
+
+        return spy
+
+    for name in ("__init__", "reset", "step"):
+        monkeypatch.setattr(Sokoban, name, spied(getattr(Sokoban, name)))
+    asyncio.run(flow(adapter, server, made, 0))
+    assert len(threads) == 2 + len(server.games[0].turns)
+    assert threading.current_thread() not in threads
+
+
+@pytest.mark.parametrize("params", [None, {}, {"temperature": 0.5}])
+def test_sampling_parameters_may_be_none(params: Any, adapter: Any, server: Server) -> None:
+    server.games = list(parity.games("sokoban", "oracle"))[:1]
+    played = flow(adapter, server, row_of(server.games[0]), 0, sampling_params=params)
+    check(adapter, server.games[0], asyncio.run(played), server.heard[0])
 
 
 def test_rows_are_the_split(adapter: Any) -> None:

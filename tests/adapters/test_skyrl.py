@@ -12,7 +12,8 @@ from parity import ENVS, OPTIONS, PLAYERS, Game
 
 import erl_envs
 from erl_envs.adapters.rows import row
-from erl_envs.core import Message, Task
+from erl_envs.core import EnvError, Message, Task
+from erl_envs.sokoban import Sokoban
 
 pytest.importorskip("skyrl_gym", reason="skyrl-gym is not installed: make test-adapter-skyrl")
 
@@ -83,14 +84,17 @@ def test_every_turn_is_the_plain_environments(env: str, player: str) -> None:
 
 
 def test_rows_are_the_split_and_hold_no_answer_for_the_policy() -> None:
+    """What the policy is told does not depend on the answer; the question may well name it."""
+    plain = erl_envs.make("hotpotqa", feedback="score")
     made = skyrl.rows("hotpotqa", "test", feedback="score")
     assert [Task.from_json(json.loads(r["task"])) for r in made] == list(
         erl_envs.tasks.load("hotpotqa", "test")
     )
     for r in made[:20]:
-        answer = json.loads(r["task"])["params"]["answer"]
+        asked = json.loads(r["task"])["params"]
         assert r["reward_spec"] == {"method": "rule", "ground_truth": ""}
-        assert answer not in r["prompt"][0]["content"]
+        another = Task("hotpotqa", {**asked, "answer": "something else"})
+        assert row(plain, another, {})["prompt"] == r["prompt"]
 
 
 def test_a_seed_is_honoured() -> None:
@@ -165,6 +169,19 @@ def test_a_bad_row_is_one_line_of_the_frameworks_error(
     with pytest.raises(Error) as told:
         skyrl_gym.make("erl_sokoban", extras={**row_of(good[1]), **change}).init([])
     assert message in str(told.value) and "\n" not in str(told.value)
+
+
+def test_an_environment_that_fails_at_once_is_one_line_of_the_frameworks_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    env = skyrl_gym.make("erl_sokoban", extras=row_of(next(parity.games("sokoban", "oracle"))))
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise EnvError("the retriever is down")
+
+    monkeypatch.setattr(Sokoban, "reset", fail)
+    with pytest.raises(Error, match="the retriever is down"):
+        env.init([])
 
 
 def test_a_bad_message_prompt_or_moment_is_told(good: tuple[Any, Game]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 import erl_envs
 from erl_envs.adapters import trl as adapter
-from erl_envs.adapters.rows import rows
+from erl_envs.adapters.rows import Row, rows
+from erl_envs.adapters.rows import row as row_of
+from erl_envs.core import Task, canonical_json
 from erl_envs.policies.base import Conversation, Sampling
 from erl_envs.policies.local import Generated
 from erl_envs.policies.nano import OPTIONS as NANO
@@ -191,6 +194,18 @@ def test_a_seed_chooses_the_task_and_the_prompt_is_told_once() -> None:
     env = adapter.FrozenLake()
     assert env.reset(seed=7) == first != env.reset(seed=8)
     assert env.reset(seed=7, prompt=[{"role": "user", "content": first}]) is None
+
+
+def test_trl_sets_the_first_observation_apart_from_the_prompt(tmp_path: Path) -> None:
+    told = [{"role": "user", "content": "Cross the lake."}]
+    data = Dataset.from_list([{"prompt": told, "seed": seed} for seed in (7, 8)])
+    spy = Spy()
+    trainer = tool_trainer("frozenlake", data, evaluating(tmp_path, 2), spy)
+    plain, trainer.calls = erl_envs.make("frozenlake"), defaultdict(list)
+    trainer.evaluate()
+    first = {seed: plain.reset(seed=seed)[0] for seed in (7, 8)}
+    for seed, prompt in zip(spy.seen[0]["seed"], spy.seen[0]["prompts"], strict=True):
+        assert prompt[-1]["content"] == f"Cross the lake.\n\n{first[seed]}"
 
 
 def test_calls_that_mean_nothing_cost_a_turn_or_are_told_so(tmp_path: Path) -> None:
@@ -409,6 +424,38 @@ def test_unknown_and_ambiguous_prompts_raise_one_line() -> None:
         adapter.TextRollout(given).open([{"role": "user", "content": "x\ny"}])
     with pytest.raises(ValueError, match="two tasks have one prompt"):
         adapter.TextRollout([given[0], {**given[1], "prompt": given[0]["prompt"]}])
+    [asked] = rows("hotpotqa", "test")[:1]
+    task = json.loads(asked["task"])
+    another = Task("hotpotqa", {**task["params"], "answer": "something else"})
+    plain = erl_envs.make("hotpotqa")
+    with pytest.raises(ValueError, match="two tasks have one prompt"):
+        adapter.TextRollout([asked, row_of(plain, another, {})])
+
+
+def lakes(**options: Any) -> list[Row]:
+    """Boards of four cells, many of them the same."""
+    env = erl_envs.make("frozenlake", **options)
+    seeds = [{"seed": seed, "size": 2, "p": 0.7} for seed in range(200)]
+    return [row_of(env, Task("frozenlake", params), options) for params in seeds]
+
+
+def test_tasks_of_one_board_share_a_prompt_unless_it_may_be_another_game() -> None:
+    given = lakes()
+    rollout = adapter.TextRollout(given)
+    assert len({canonical_json(r["prompt"]) for r in given}) < len(given)
+    for r in given:
+        env, task = rollout.open(r["prompt"])
+        assert env.reset(options={"task": task})[0] == r["prompt"][-1]["content"]
+    # symbols that are drawn for each task: the same text, but another cell is the goal
+    with pytest.raises(ValueError, match="two tasks have one prompt"):
+        adapter.TextRollout(lakes(symbols="random"))
+    slippery = row_of(erl_envs.make("frozenlake"), json_task(given[0]), {"is_slippery": True})
+    with pytest.raises(ValueError, match="two tasks have one prompt"):
+        adapter.TextRollout([given[0], slippery])
+
+
+def json_task(given: Row) -> Task:
+    return Task.from_json(json.loads(given["task"]))
 
 
 # ERL
@@ -474,6 +521,16 @@ def learner_gradients(cfg: Any, samples: Sequence[Sample]) -> dict[str, torch.Te
         loss.backward()
     found = {n: p.grad for n, p in learner.model.named_parameters()}
     return {name: gradient for name, gradient in found.items() if gradient is not None}
+
+
+def test_the_papers_boards_that_come_twice_have_streams_of_their_own() -> None:
+    rollout = ErlRollout(erl(train_split="paper-test", eval_split="paper-test"))
+    by_prompt = defaultdict(list)
+    for r in rollout.rows:
+        by_prompt[canonical_json(r["prompt"])].append(r)
+    twins = next(same for same in by_prompt.values() if len(same) == 2)
+    prompts = [r["prompt"] for r in twins for _ in range(rollout.settings["num_generations"])]
+    assert [task.id for task in rollout._tasks(prompts)] == [json_task(r).id for r in twins]
 
 
 def test_a_group_of_rows_specifies_itself() -> None:

@@ -207,13 +207,15 @@ def test_vf_validate(env: str, tmp_path: Path) -> None:
 
 
 def test_seeds_are_honoured() -> None:
-    plain = erl_envs.make("frozenlake", **OPTIONS)
+    """The slips too: they are drawn from what is left of the stream that drew the task."""
+    options = {**OPTIONS, "is_slippery": True}
+    plain = erl_envs.make("frozenlake", **options)
 
     def write(_: str, messages: Messages) -> str:
         return "```Up```"
 
     with model(write) as url:
-        found, played = episodes("frozenlake", url, seeds=4)
+        found, played = episodes("frozenlake", url, seeds=4, options=options)
     assert [task.data.seed for task in found] == [0, 1, 2, 3]
     assert len({task.key for task in found}) == 4
     for seed, (task, episode) in enumerate(zip(found, played, strict=True)):

@@ -291,6 +291,53 @@ def same_advantages(keys: list[str], fields: Any) -> list[float]:
     return list(map(float, credit))
 
 
+def test_every_row_tells_of_its_own_attempt(queue: list[tuple[list[str], Any]]) -> None:
+    """verl gives all rows the last one's `reward_extra_info`; and no attempt is a reflection's."""
+    game = next(iter(games("frozenlake", "oracle")))
+    loops = erl_worker(Servers(trial_script(game)))
+    [row] = verl_rows("frozenlake", "test", "erl", **OPTIONS)[:1]
+    asyncio.run(play(loops, row, step=1))
+    [(_, fields)] = queue
+    won, turns = game.turns[-1].feedback, [turn.reward for turn in game.turns]
+    nothing: tuple[str, str, list[float]] = ("", "", [])
+    seconds = itertools.cycle([("solved", won, turns), None])
+    for extra in fields["extra_fields"]:
+        assert extra["reward_extra_info"] == {"reward": extra["reward"]}
+        found = extra["outcome"], extra["feedback"], extra["turn_scores"]
+        second = next(seconds) if extra["stage"] == "attempt_2" else None
+        if extra["stage"] in ("reflection", "distill"):
+            assert found == nothing
+        elif second:
+            assert found == second
+        else:
+            assert found[0] == "out_of_turns" and found[1] not in ("", won)
+            assert found[2] == [0.0] * 8
+
+
+IGNORED: list[tuple[str, str]] = [
+    ("erl: {reflector: oracle}", "does not read 'reflector'"),
+    ("erl: {updates: staged}", "does not read 'updates'"),
+    ("erl: {minibatches: 2}", "does not read 'minibatches'"),
+    ("erl: {env_options: {rules: shown}}", "does not read 'env_options'"),
+    ("erl: {lr: 0.1}", "does not read 'lr'"),
+    ("erl: {group_sise: 4}", "does not read 'group_sise'"),
+    ("erl: {distill: on_policy_kl}", "cannot carry distill 'on_policy_kl'"),
+    ("erl: {group_size: 4}\n  max_tokens: 9", "max_tokens"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), IGNORED)
+def test_settings_that_would_be_ignored_are_refused(
+    given: str, said: str, queue: list[tuple[list[str], Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "loops.yaml"
+    path.write_text(f"- name: erl\n  _target_: erl_trainer.verl.ErlLoop\n  {given}\n")
+    option = f"actor_rollout_ref.rollout.agent.agent_loop_config_path={path}"
+    [row] = verl_rows("frozenlake", "test", "erl", **OPTIONS)[:1]
+    with pytest.raises(Exception, match=said):
+        asyncio.run(play(erl_worker(Servers(lambda *_: ""), option), row, step=1))
+
+
 def test_erl_refuses_what_verl_cannot_carry(queue: list[tuple[list[str], Any]]) -> None:
     [row] = verl_rows("frozenlake", "test", "erl", **OPTIONS)[:1]
     loops = erl_worker(Servers(lambda *_: ""), "actor_rollout_ref.rollout.n=4")
@@ -308,6 +355,18 @@ def test_verl_takes_the_papers_configuration() -> None:
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     assert (actor.optim.lr, actor.clip_ratio_high) == (1e-6, 0.28)
     assert config.algorithm.adv_estimator == "erl"
+
+
+def test_the_papers_run_tells_every_machine_of_the_estimator() -> None:
+    """As verl makes the environment of Ray's processes of it: `run_ppo`."""
+    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+
+    config = papers()
+    own = config.ray_kwargs.ray_init.runtime_env
+    merge = importlib.import_module("omegaconf").OmegaConf.merge
+    runtime = merge(get_ppo_ray_runtime_env(config), own)
+    assert runtime.env_vars.VERL_USE_EXTERNAL_MODULES == "erl_trainer.verl"
+    assert runtime.env_vars.TOKENIZERS_PARALLELISM == "true"  # verl's own are kept
 
 
 def papers() -> Any:

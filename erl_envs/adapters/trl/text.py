@@ -7,6 +7,7 @@ from typing import Any
 
 from erl_envs.adapters.rows import open_row
 from erl_envs.core import Attempt, Message, Task, TextEnv, Tokens, canonical_json, digest
+from erl_envs.grid import GridEnv
 from erl_envs.policies.base import Sampling
 from erl_envs.policies.transformers import Transformers
 from erl_envs.rollout import Job, Play, Player, Role, attempt, drive
@@ -25,33 +26,43 @@ class TextRollout:
     ) -> None:
         """Know the tasks; TRL hands over nothing but their prompts.
 
+        So tasks may share a prompt only where it does not matter which of them is played: boards
+        of the games that are the same (the paper's FrozenLake sets have many), and questions whose
+        answer is. In games whose symbols are drawn for each task, one text may be two boards.
+
         Args:
             rows: The dataset: `erl_envs.adapters.rows.rows`, or a Dataset of them.
             max_tokens: Most tokens of one message.
             concurrency: Most conversations sampled in a batch.
 
         Raises:
-            ValueError: Two tasks have one prompt.
+            ValueError: Two tasks have one prompt, and may reward one answer differently.
         """
         self._max_tokens, self._concurrency = max_tokens, concurrency
-        self._rows: dict[str, tuple[str, str, str]] = {}
+        self._rows: dict[str, list[tuple[str, str, str]]] = {}
         self._policy: Transformers | None = None
         for given in rows:
             found = (given["env"], given["options"], given["task"])
-            if self._rows.setdefault(canonical_json(given["prompt"]), found) != found:
+            alike = self._rows.setdefault(canonical_json(given["prompt"]), [])
+            if alike and found != alike[0] and _world(*found) != _world(*alike[0]):
                 raise ValueError(f"two tasks have one prompt; one is {given['task']}")
+            alike.append(found)
 
-    def open(self, prompt: Sequence[Message]) -> tuple[TextEnv, Task]:
-        """A fresh environment and the task that a prompt is for.
+    def open(self, prompt: Sequence[Message], number: int = 0) -> tuple[TextEnv, Task]:
+        """A fresh environment and a task that a prompt is for.
+
+        Args:
+            prompt: A row's.
+            number: Which of its tasks; they are alike.
 
         Raises:
             ValueError: No row has this prompt.
         """
         try:
-            found = self._rows[canonical_json(prompt)]
+            alike = self._rows[canonical_json(prompt)]
         except KeyError:
             raise ValueError(f"no row has the prompt {str(prompt)[:80]}…") from None
-        return open_row(*found)
+        return open_row(*alike[number % len(alike)])
 
     def policy(self, trainer: Any) -> Transformers:
         """The model that is trained, as a policy.
@@ -106,6 +117,17 @@ class TextRollout:
             "feedback": [a.feedback for a in played],
             "outcome": [a.outcome for a in played],
         }
+
+
+def _world(name: str, options: str, task: str) -> tuple[object, ...]:
+    """What decides a task's rewards: of two with the same, it does not matter which is played."""
+    env, given = open_row(name, options, task)
+    observation, _ = env.reset(options={"task": given})
+    if isinstance(env, GridEnv):  # a board shows all, but what its symbols stand for
+        hidden: object = dict(env.symbols)
+    else:
+        hidden = given.params.get("answer", given.params)
+    return name, options, env.max_turns, observation, hidden
 
 
 def env_reward(reward: list[float | None], **_: Any) -> list[float | None]:

@@ -52,7 +52,8 @@ class _Tools:
             **columns: The dataset's others.
 
         Returns:
-            The first observation; None where the prompt ends with it already.
+            The first observation, which TRL joins to the prompt's end, so after a blank line if
+            there is a prompt; None where the prompt ends with it already.
 
         Raises:
             ValueError: The row names no task, or one of another environment; one line.
@@ -69,7 +70,10 @@ class _Tools:
         start = None if task is None else {"task": given}
         observation, _ = playing.reset(seed=seed, options=start)
         self._env = playing
-        return None if prompt and prompt[-1]["content"].endswith(observation) else observation
+        asked = prompt[-1]["content"] if prompt else ""
+        if asked.endswith(observation):
+            return None
+        return f"\n\n{observation}" if asked else observation
 
     def get_reward(self) -> float | None:
         """Sum of the steps' rewards; None, which TRL leaves out, if the environment failed."""
