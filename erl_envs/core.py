@@ -128,7 +128,7 @@ class TextEnv(gym.Env[str, str]):
     tools: ClassVar[Sequence[Mapping[str, Any]]] = ()
     Options: ClassVar[type[Options]] = Options
 
-    def __init__(self, render_mode: str | None = None, **options: Any) -> None:
+    def __init__(self, /, render_mode: str | None = None, **options: Any) -> None:
         """An environment; `reset` starts an attempt.
 
         Args:

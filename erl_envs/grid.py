@@ -204,7 +204,7 @@ class GridEnv(TextEnv):
     opaque: ClassVar[Mapping[str, str]]
     canonical: ClassVar[Mapping[str, str]]
 
-    def __init__(self, render_mode: str | None = None, **options: Any) -> None:
+    def __init__(self, /, render_mode: str | None = None, **options: Any) -> None:
         """See `TextEnv`; also checks a symbol mapping against the game's roles."""
         super().__init__(render_mode, **options)
         self.symbols: Mapping[str, str] = self.opaque

@@ -51,7 +51,7 @@ def env_class(name: str) -> type[TextEnv]:
     return entry_point
 
 
-def make(name: str, **options: Any) -> TextEnv:
+def make(name: str, /, **options: Any) -> TextEnv:
     """An environment by id.
 
     Args:

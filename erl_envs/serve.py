@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,25 +15,37 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
-def make_server(app: FastAPI, max_sessions: int, max_body: int) -> uvicorn.Server:
+def make_server(app: FastAPI, max_sessions: int, max_body: int, idle: float) -> uvicorn.Server:
     """A server of an application; `run(sockets=[…])` answers.
 
     Args:
         app: What answers.
-        max_sessions: Most sessions at a time; connections beyond them are few.
+        max_sessions: Most sessions at a time.
         max_body: Most bytes of a socket's message.
+        idle: Seconds that a request's head may take.
     """
     import uvicorn
 
+    from erl_envs.adapters.limits import PromptHTTP
+
     config = uvicorn.Config(
         app,
+        http=functools.partial(PromptHTTP, idle=idle),
         log_level="warning",
         ws_max_size=max_body,
-        ws_max_queue=1,  # a session waits for each answer
+        # of HTTP: uvicorn takes every WebSocket, and OpenEnv closes those beyond its sessions
         limit_concurrency=2 * max_sessions + 64,
         timeout_graceful_shutdown=3,
     )
     return uvicorn.Server(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket: IPv6 where the host has no IPv4 address."""
+    # the port is left to bind: getaddrinfo would wrap one that no machine has
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    family, _, _, _, address = min(found, key=lambda one: one[0])
+    return socket.create_server((address[0], port, *address[2:]), family=family)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,12 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from erl_envs.adapters import openenv
 
         options = dict(read_pair(pair) for pair in args.option)
-        app = openenv.app(args.env, args.max_sessions, args.max_body, args.idle, **options)
-        # OverflowError: a port that no machine has
-        with socket.create_server((args.host, args.port)) as listening:
+        app = openenv.app(args.env, options, args.max_sessions, args.max_body, args.idle)
+        with listen(args.host, args.port) as listening:
             host, port = listening.getsockname()[:2]
-            print(f"{args.env} answers at http://{host}:{port}", flush=True)  # scripts wait for it
-            make_server(app, args.max_sessions, args.max_body).run(sockets=[listening])
+            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            print(f"{args.env} answers at http://{where}", flush=True)  # scripts wait for it
+            server = make_server(app, args.max_sessions, args.max_body, args.idle)
+            server.run(sockets=[listening])
+    # OverflowError: a port that no machine has
     except (ValueError, ImportError, OSError, OverflowError) as error:
         return complain(error)
     except KeyboardInterrupt:

@@ -1,4 +1,7 @@
-"""Bounds that a server of sessions has to keep: a request's size, and a client's silence."""
+"""Bounds that a server of sessions has to keep: a request's size, and a client's silence.
+
+`PromptHTTP` bounds the wait for a request's head, `Limits` what follows it.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,67 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
-class Limits:
-    """ASGI middleware: refuses long HTTP bodies, and hangs up on sockets that say nothing.
+class PromptHTTP(H11Protocol):
+    """uvicorn's HTTP; a connection is closed unless a request's head comes in time.
 
-    The size of a socket's messages is the server's to bound (uvicorn: `ws_max_size`).
+    uvicorn's own timer runs from an answer to the next byte alone: a connection that says nothing
+    at first, or half a head, would be waited for without end.
+    """
+
+    def __init__(self, *args: Any, idle: float, **kwargs: Any) -> None:
+        """Take a connection.
+
+        Args:
+            *args: uvicorn's.
+            idle: Seconds that a request's head may take.
+            **kwargs: uvicorn's.
+        """
+        super().__init__(*args, **kwargs)
+        self._idle = idle
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was sent: a head, part of one, or a body."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if self.conn.their_state is not h11.IDLE:  # the head is whole, or the connection done with
+            self._forget()
+        elif self._deadline is None:
+            # abort, for close would first wait until the client has read an earlier answer
+            self._deadline = self.loop.call_later(self._idle, self.transport.abort)
+
+    def _forget(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class Limits:
+    """ASGI middleware: refuses long or slow HTTP bodies, and hangs up on silent WebSockets.
+
+    It sees a connection once a request's head is in. The size of a socket's messages is the
+    server's to bound (uvicorn: `ws_max_size`).
     """
 
     def __init__(self, app: App, max_body: int, idle: float) -> None:

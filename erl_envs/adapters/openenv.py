@@ -19,6 +19,7 @@ from typing import Any
 from erl_envs import registry, tasks
 from erl_envs.adapters.versions import require
 from erl_envs.core import EnvError, Task
+from erl_envs.options import build
 
 require("openenv", "0.10")
 
@@ -46,13 +47,14 @@ class TextEnvironment(Environment[TextAction, TextObservation, TextState]):
 
         Args:
             name: Environment id.
-            options: The environment's.
+            options: The environment's `Options`; no `render_mode`, for nobody would see it.
 
         Raises:
             ValueError: No such environment or option; the message lists the valid ones.
         """
         super().__init__()
         self._options = dict(options)
+        build(registry.env_class(name).Options, name, options)
         self._env = registry.make(name, **options)
         self._state = TextState(env=name)
         self._closed = False
@@ -111,7 +113,7 @@ class TextEnvironment(Environment[TextAction, TextObservation, TextState]):
         if not isinstance(split, str):
             raise ValueError(f"split must be a string, not {split!r}")
         try:
-            return _at(tasks.load(self._env.name, split, **self._options), index)
+            return _at(self._served(split), index)
         except IndexError as error:
             raise ValueError(str(error)) from error
 
@@ -195,14 +197,31 @@ class TextEnvironment(Environment[TextAction, TextObservation, TextState]):
         return [_spec(task, index) for index, task in numbered]
 
     async def _load(self, split: str) -> tuple[Task, ...]:
-        return await asyncio.to_thread(tasks.load, self._env.name, split, **self._options)
+        return await asyncio.to_thread(self._served, split)
+
+    def _served(self, split: str) -> tuple[Task, ...]:
+        """A split's tasks; no salted one's: salts have no end, and a set that is made is kept."""
+        env = self._env.name
+        if split not in (found := tasks.splits(env, **self._options)):
+            raise ValueError(
+                f"{env} has no split {split!r:.100}; valid: {', '.join(found)} "
+                "(salted sets are not served)"
+            )
+        return tasks.load(env, split, **self._options)
 
 
 def _read(task: Any) -> Task:
-    found = json.loads(task) if isinstance(task, str) else task
-    if not isinstance(found, Mapping):
-        raise ValueError("a task is a JSON object")
-    return Task.from_json(found)
+    try:
+        found = json.loads(task) if isinstance(task, str) else task
+        if not isinstance(found, Mapping):
+            raise ValueError("a task is a JSON object")
+        read = Task.from_json(found)
+    except RecursionError as error:  # a RuntimeError, which would read as: no attempt under way
+        raise ValueError("a task is not nested so deeply") from error
+    corpus = read.params.get("corpus")
+    if isinstance(corpus, str) and "@" in corpus:
+        raise ValueError(f"no corpus {corpus!r:.100}; salted sets are not served")
+    return read
 
 
 def _spec(task: Task, index: int) -> dict[str, Any]:
@@ -232,26 +251,27 @@ class TextClient(EnvClient[TextAction, TextObservation, TextState]):
 
 def app(
     env: str,
+    options: Mapping[str, Any] | None = None,
     max_sessions: int = 64,
     max_body: int = 1 << 20,
     idle: float = 600.0,
-    **options: Any,
 ) -> FastAPI:
     """An environment as an OpenEnv application, its data loaded.
 
     Args:
         env: Environment id.
+        options: The environment's.
         max_sessions: Most sessions at a time.
         max_body: Most bytes of an HTTP request; of a socket's messages, the server's limit holds.
-        idle: Seconds without a message after which a session is closed.
-        **options: The environment's.
+        idle: Seconds without a message after which a session is closed, and that a body may take.
 
     Raises:
         ValueError: There is no such environment or option; the message lists the valid ones.
     """
-    registry.make(env, **options).reset(seed=0)
+    session = functools.partial(TextEnvironment, env, dict(options or {}))
+    session().reset(seed=0)
     made: FastAPI = create_fastapi_app(
-        functools.partial(TextEnvironment, env, options),
+        session,
         TextAction,
         TextObservation,
         concurrency_config=ConcurrencyConfig(

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -29,17 +29,17 @@ from erl_envs import tasks
 from erl_envs.adapters.openenv import TextAction, TextClient, app
 from erl_envs.core import EnvError
 from erl_envs.frozenlake import FrozenLake
-from erl_envs.serve import main, make_server
+from erl_envs.serve import listen, main, make_server
 
 MAX_BODY = 1 << 16
 
 
 @contextmanager
-def serving(env: str, max_sessions: int = 64, **limits: Any) -> Iterator[str]:
+def serving(env: str, max_sessions: int = 64, idle: float = 600.0) -> Iterator[str]:
     """The URL of a server in a thread of this process."""
-    made = app(env, max_sessions, MAX_BODY, **limits, **OPTIONS)
-    server = make_server(made, max_sessions, MAX_BODY)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    made = app(env, OPTIONS, max_sessions, MAX_BODY, idle)
+    server = make_server(made, max_sessions, MAX_BODY, idle)
+    with listen("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:
@@ -150,7 +150,7 @@ def test_task_verbs_name_tasks_and_tell_nothing_of_them() -> None:
             one = http.post("/task", json={"split": "test", "index": 3}).json()["task"]
             assert one == specs[3]
             gone = http.post("/task", json={"split": "test", "index": 10**6})
-            assert gone.status_code == 400
+            assert (gone.status_code, gone.json()["detail"]) == (400, "Invalid task index")
             none = http.post("/num_tasks", json={"split": "tset"})
             assert none.status_code == 422 and "no split 'tset'" in none.json()["detail"]
         with TextClient(base_url=url).sync() as client:
@@ -158,6 +158,44 @@ def test_task_verbs_name_tasks_and_tell_nothing_of_them() -> None:
             assert client.state().task_id == one["id"]
             plain = erl_envs.make("hotpotqa", **OPTIONS)
             assert start.observation.text == plain.reset(options={"task": known[3]})[0]
+
+
+def test_salted_sets_are_not_served() -> None:
+    task = tasks.load("hotpotqa", "test", **OPTIONS)[0]
+    salted = {"env": "hotpotqa", "params": {**task.params, "corpus": "test@salt"}}
+    own = {**task.params, "context": [["A title", ["A sentence."]]]}
+    with serving("hotpotqa") as url, httpx.Client(base_url=url, timeout=30) as http:
+        split: dict[str, Any] = {"split": "test@salt"}
+        asked: list[tuple[str, dict[str, Any]]] = [
+            ("hotpotqa/num_tasks", split),
+            ("hotpotqa/tasks", split),
+            ("hotpotqa/task", split | {"index": 0}),
+            ("hotpotqa/task_range", split),
+            ("reset", split | {"index": 0}),
+            ("reset", {"task": salted}),
+            ("reset", {"task": json.dumps(salted)}),
+        ]
+        for path, body in asked:
+            answer = http.post(f"/{path}", json=body)
+            assert answer.status_code == 422
+            assert "salted sets are not served" in answer.json()["detail"]
+        served = http.post("/reset", json={"task": {"env": "hotpotqa", "params": own}})
+        assert served.status_code == 200
+
+
+DEEP = 5_000
+NESTED = ["[" * DEEP, '{"env": "frozenlake", "params": ' + '{"a": ' * DEEP + "1" + "}" * (DEEP + 1)]
+
+
+@pytest.mark.parametrize("task", NESTED)
+def test_a_deeply_nested_task_is_a_bad_argument(url: str, task: str) -> None:
+    refused = httpx.post(f"{url}/reset", json={"task": task})
+    assert refused.status_code == 422
+    assert refused.json() == {"detail": "a task is not nested so deeply"}
+    with TextClient(base_url=url).sync() as client:
+        with pytest.raises(RuntimeError, match="a task is not nested so deeply"):
+            client.reset(task=task)
+        client.reset(seed=1)
 
 
 BAD_ACTIONS = [
@@ -201,6 +239,7 @@ BAD_RESETS = [
     ({"episode_id": 1}, "episode_id must be a string"),
     ({"split": "test"}, "needs both split and index"),
     ({"split": "tset", "index": 0}, "no split 'tset'; valid: train, test"),
+    ({"split": "test@salt", "index": 0}, "no split 'test@salt'; .* not served"),
     ({"split": "test", "index": 10**6}, "index must be a whole number from 0 to 199"),
     ({"split": "test", "index": -1}, "index must be a whole number from 0 to 199"),
     ({"split": "test", "index": "0"}, "index must be a whole number from 0 to 199"),
@@ -261,6 +300,68 @@ def test_big_requests(url: str, size: int) -> None:
         assert turns == game.turns
 
 
+def connected(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def test_a_connection_without_a_request_is_closed() -> None:
+    half = b"GET /health HTTP/1.1\r\nHost: a\r\n"
+    with (
+        serving("frozenlake", max_sessions=1, idle=3) as url,
+        TextClient(base_url=url).sync() as session,
+        ExitStack() as stack,
+    ):
+        session.reset(seed=1)
+        silent = [stack.enter_context(connected(url)) for _ in range(70)]
+        silent[1].sendall(half)
+        silent[2].sendall(half + b"\r\n" + half)
+        answer = httpx.get(f"{url}/health")
+        assert (answer.status_code, answer.text) == (503, "Service Unavailable")
+        for one in silent:
+            one.setblocking(False)
+        until = time.monotonic() + 30
+        while silent and time.monotonic() < until:
+            silent = [one for one in silent if not ended(one)]
+            session.state()  # who speaks stays
+            time.sleep(0.1)
+        assert not silent
+        assert httpx.get(f"{url}/health").status_code == 200
+        session.step(TextAction(text="```Up```"))
+
+
+def ended(one: socket.socket) -> bool:
+    """Whether the other side has closed a connection; what it said before is dropped."""
+    try:
+        return not one.recv(1 << 16)
+    except BlockingIOError:
+        return False
+
+
+def test_half_a_second_request_is_not_waited_for() -> None:
+    with serving("frozenlake", idle=0.5) as url, connected(url) as kept:
+        for _ in range(2):
+            kept.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+            told = b""
+            while b"healthy" not in told:
+                piece = kept.recv(1 << 16)
+                assert piece
+                told += piece
+            time.sleep(1)  # nothing is left of the deadline of its head
+        kept.sendall(b"GET /health HTTP/1.1\r\n")
+        assert kept.recv(1 << 16) == b""
+
+
+def test_a_slow_body_is_refused() -> None:
+    with serving("frozenlake", idle=0.5) as url, connected(url) as slow:
+        slow.sendall(b"POST /reset HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+        told = b""
+        while piece := slow.recv(1 << 16):
+            told += piece
+        assert told.startswith(b"HTTP/1.1 408 ")
+        assert told.endswith(b'{"detail": "the body took more than 0.5 s"}')
+
+
 def soon(attempt: Callable[[], Any]) -> None:
     """Try until it works, for ten seconds."""
     until = time.monotonic() + 10
@@ -285,7 +386,7 @@ def test_a_session_that_disappears_leaves_its_place() -> None:
         other.reset(task=game.task.to_json())
         other.step(TextAction(text=game.messages[0]))
         for _ in range(3):
-            gone = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
+            gone = connected(url)
             with connect(f"{url.replace('http', 'ws')}/ws", sock=gone) as lost:
                 lost.send('{"type": "reset", "data": {"seed": 1}}')
                 lost.recv(10)
@@ -325,6 +426,9 @@ def test_an_environment_that_fails_says_so(url: str, monkeypatch: pytest.MonkeyP
             with pytest.raises(RuntimeError, match="the retriever is down"):
                 client.step(TextAction(text="```Up```"))
         client.step(TextAction(text="```Up```"))
+    monkeypatch.setattr(FrozenLake, "begin", fail)
+    refused = httpx.post(f"{url}/reset", json={"seed": 1})
+    assert (refused.status_code, refused.json()) == (503, {"detail": "the retriever is down"})
 
 
 def test_openenv_finds_the_server_in_order(url: str) -> None:
@@ -338,8 +442,13 @@ def test_openenv_finds_the_server_in_order(url: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_command_serves_until_interrupted() -> None:
-    command = [sys.executable, "-m", "erl_envs.serve", "frozenlake", "--port", "0"]
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_command_serves_until_interrupted(host: str) -> None:
+    try:
+        listen(host, 0).close()
+    except OSError as error:
+        pytest.skip(f"this machine has no {host}: {error}")
+    command = [sys.executable, "-m", "erl_envs.serve", "frozenlake", "--host", host, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -357,6 +466,14 @@ def test_the_command_serves_until_interrupted() -> None:
     [
         (["frozenlak"], "no environment 'frozenlak'; valid: frozenlake"),
         (["frozenlake", "--option", "rule=shown"], "frozenlake has no option 'rule'"),
+        *(
+            (["frozenlake", "--option", f"{key}=3"], f"frozenlake has no option {key!r}; valid")
+            for key in ("idle", "max_body", "max_sessions", "env", "name", "options", "self")
+        ),
+        (
+            ["frozenlake", "--option", "render_mode=ansi", "--port", "99999"],
+            "has no option 'render_mode'; valid",
+        ),
         (["frozenlake", "--port", "99999"], "port must be 0-65535"),
         (["frozenlake", "--host", "no.such.host.invalid"], "error: "),
         (["frozenlake", "--idle", "0"], "must be above 0"),
@@ -370,3 +487,8 @@ def test_bad_arguments(
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and reason in said and said.count("\n") == 1
+
+
+def test_an_option_is_not_taken_for_the_environment() -> None:
+    with pytest.raises(ValueError, match="frozenlake has no option 'name'; valid"):
+        erl_envs.make("frozenlake", **{"name": "sokoban"})
