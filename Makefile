@@ -13,7 +13,7 @@ test: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -rs -m "not slow"
 
 test-slow: .venv/.dev
 	$(RUN) -m pytest
