@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from rich.console import Console
-
 from erl_envs.arguments import FAILED, OK, Parser, complain
 from erl_envs.eval.table import interval
 from erl_envs.leaderboard.archive import Refused
@@ -142,10 +140,8 @@ def _build(args: argparse.Namespace) -> int:
     (args.home / "README.md").write_text(markdown(boards), encoding="utf-8")
     write_site(boards, args.site, args.curves)
     entries = sum(len(board.entries) for board in boards)
-    Console(highlight=False).print(
-        f"{entries} entries on {len(boards)} tracks, all replayed: "
-        f"{args.home / 'README.md'}, {args.site / 'index.html'}"
-    )
+    print(f"{entries} entries on {len(boards)} tracks, all replayed")
+    print(f"written: {args.home / 'README.md'}, {args.site / 'index.html'}")
     return OK
 
 

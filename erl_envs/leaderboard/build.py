@@ -26,8 +26,8 @@ HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A row of a table.
+class Row:
+    """An entry's row in a table.
 
     Attributes:
         verified: The submission, replayed.
@@ -57,7 +57,7 @@ class Board:
     """
 
     track: Track
-    entries: Sequence[Entry]
+    entries: Sequence[Row]
     random: float | None
     oracle: float | None
 
@@ -102,7 +102,7 @@ def read_boards(home: Path) -> list[Board]:
     boards = []
     for track in TRACKS.values():
         entries = [
-            Entry(v, REPRODUCED if where in claims else REPLAYED, f"entries/{where}.html")
+            Row(v, REPRODUCED if where in claims else REPLAYED, f"entries/{where}.html")
             for where, v in found.items()
             if v.track == track and not v.submission.salt
         ]
@@ -147,7 +147,7 @@ def _score(verified: Verified) -> Mapping[str, float]:
     return found
 
 
-def _board(track: Track, entries: list[Entry]) -> Board:
+def _board(track: Track, entries: list[Row]) -> Board:
     known = references(track)
     return Board(
         track,
@@ -159,7 +159,7 @@ def _board(track: Track, entries: list[Entry]) -> Board:
 
 def markdown(boards: Sequence[Board]) -> str:
     """`leaderboards/README.md`."""
-    text = template("README.md", HERE).render(
+    text = template("tables.md", HERE).render(
         boards=boards, number=number, interval=interval, told=told, code=_code
     )
     return text.rstrip() + "\n"
@@ -170,7 +170,7 @@ def _code(text: str) -> Markup:
     return Markup(f"`{text.replace('`', chr(39)).replace('|', '¦')}`")
 
 
-def told(entry: Entry) -> str:
+def told(entry: Row) -> str:
     """What an entry chose of what a track leaves open, in a few words."""
     options = entry.verified.submission.options
     words = [str(options["prompt_style"])] if "prompt_style" in options else []

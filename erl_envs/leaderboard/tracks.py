@@ -161,7 +161,12 @@ def find(track: str) -> Track:
     return TRACKS[track]
 
 
-@functools.cache
 def references(track: Track, salt: str = "") -> tuple[Reference | None, ...]:
     """What is known of each of a track's tasks: random's expected reward, the best there is."""
-    return tuple(tasks.references(track.make({}), track.tasks(salt)))
+    return _references(track.env, track.split, salt)
+
+
+@functools.lru_cache(maxsize=64)  # what is told of a task changes nothing of it; salts have no end
+def _references(env: str, split: str, salt: str) -> tuple[Reference | None, ...]:
+    found = tasks.load(env, f"{split}@{salt}" if salt else split)
+    return tuple(tasks.references(registry.make(env), found))
