@@ -39,7 +39,7 @@ def few_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def words() -> Any:
-    return tokenizer.build(whole_numbers=True)
+    return tokenizer.build(by_twos=True)
 
 
 def chains() -> Iterator[world.Chain]:
@@ -156,11 +156,20 @@ def test_what_is_asked_first_names_the_start() -> None:
             assert title is not None and title[1] in question
 
 
-def test_a_number_is_three_pieces_at_most(words: Any) -> None:
-    for text, count in (("1515", 1), ("9,608", 3), ("1,007", 3)):
-        ids = words(text)["input_ids"]
-        assert (len(ids), words.decode(ids)) == (count, text)
-    assert len(tokenizer.build()) < len(words)
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("1927", ["19", "##27"]),
+        ("2005", ["20", "##05"]),
+        ("9,608", ["9", ",", "60", "##8"]),
+        ("35,007", ["35", ",", "00", "##7"]),
+    ],
+)
+def test_a_number_is_said_by_twos(words: Any, text: str, pieces: list[str]) -> None:
+    ids = words(text)["input_ids"]
+    assert words.convert_ids_to_tokens(ids) == pieces
+    assert words.decode(ids) == text
+    assert words(text)["input_ids"] != tokenizer.build()(text)["input_ids"]
 
 
 def test_a_reflection_is_the_rulebook_word_for_word() -> None:

@@ -62,7 +62,7 @@ def _one(number: int, args: argparse.Namespace, envs: list[str]) -> None:
         compiled=not args.no_compile,
         **{**recipe.OWN[env], **({"steps": args.steps} if args.steps else {})},
     )
-    words = tokenizer.build(whole_numbers=env == "hotpotqa")
+    words = tokenizer.build(by_twos=env == "hotpotqa")
     pretrain.pretrain(its, words, args.out / env)
 
 

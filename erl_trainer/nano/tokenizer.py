@@ -7,7 +7,7 @@ next to nothing, so its small context and its training go to boards, names and r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,19 +115,20 @@ def _constant(template: str) -> Iterator[str]:
             yield chunk.strip()
 
 
-def numbers() -> list[str]:
-    """Years, and the groups of three digits of what has thousands: each a piece of its own.
+def pairs() -> list[str]:
+    """Two digits at the start of a number, and further on: numbers are said by twos.
 
-    A digit stands beside another all over a page, so a number of single digits is hard to copy.
+    A digit stands beside another all over a page, so a number of single digits is hard to copy; a
+    whole one is seen too rarely to be.
     """
-    return [*(f"{group:03}" for group in range(1000)), *(str(year) for year in range(1000, 2030))]
+    return [f"{prefix}{pair:02}" for prefix in ("", "##") for pair in range(100)]
 
 
-def build(whole_numbers: bool = False) -> Any:
+def build(by_twos: bool = False) -> Any:
     """The tokenizer, always the same.
 
     Args:
-        whole_numbers: Whether `numbers` are pieces too: questions are answered with them.
+        by_twos: Whether numbers are made of `pairs`: questions are answered with them.
 
     Returns:
         A transformers `PreTrainedTokenizerFast` with a chat template.
@@ -136,7 +137,7 @@ def build(whole_numbers: bool = False) -> Any:
     from tokenizers.models import WordPiece
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(WordPiece(_pieces(numbers() if whole_numbers else []), unk_token=UNKNOWN))
+    tokenizer = Tokenizer(WordPiece(_pieces(by_twos), unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"[^\S\n]+"), "removed"),
@@ -167,12 +168,14 @@ def build(whole_numbers: bool = False) -> Any:
     )
 
 
-def _pieces(more: Sequence[str]) -> dict[str, int]:
+def _pieces(by_twos: bool) -> dict[str, int]:
     """Word pieces and their ids: special tokens, characters, and what worlds' texts are made of.
 
     They were learnt once, from four worlds, by the tokenizers library's WordPieceTrainer; it breaks
     ties at random, so what it found is kept as a file.
     """
     text = (Path(__file__).parent / "pieces.txt").read_text(encoding="utf-8")
-    pieces = [*text.removesuffix("\n").split("\n"), *_ROLES, *more]
+    pieces = [*text.removesuffix("\n").split("\n"), *_ROLES]
+    if by_twos:
+        pieces = [piece for piece in pieces if not re.fullmatch(r"\d{3,}", piece)] + pairs()
     return {piece.replace("\\n", "\n"): i for i, piece in enumerate(dict.fromkeys(pieces))}
