@@ -67,7 +67,9 @@ def ablations(results: Results) -> Figure | None:
     for axes, (environment, estimates) in zip(row, by_panel.items(), strict=True):
         names = sorted(estimates, key=lambda name: estimates[name].mean)
         for place, method in enumerate(names):
-            _draw_row(axes, place, estimates[method], style_of(results, method).colour)
+            known = method in results.main  # by its colour in the other figures
+            colour = style_of(results, method).colour if known else plots.GREY
+            _draw_row(axes, place, estimates[method], colour)
             rewards = final_rewards(results, environment, method)
             axes.scatter(rewards, [place - 0.22] * len(rewards), 5, plots.GREY, linewidths=0)
         axes.set_yticks(range(len(names)), names)
