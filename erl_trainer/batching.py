@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from erl_envs.packing import pack
 from erl_trainer.types import Kind, Sample
 
 
@@ -60,25 +61,6 @@ def micro_batches(
         collate([samples[i] for i in places], samples[places[0]].kind, pad_id, device)
         for places in pack(lengths, token_budget)
     ]
-
-
-def pack(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Places of sequences that go together: rows times longest stays within the budget.
-
-    Neighbours in length share a micro-batch, so that little is padded. A sequence longer than the
-    budget is alone. Longest first: what does not fit in memory fails at once.
-
-    Args:
-        lengths: Of the sequences, in tokens.
-        token_budget: Most tokens, padding included.
-    """
-    packs: list[list[int]] = []
-    for place in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if packs and (len(packs[-1]) + 1) * lengths[packs[-1][0]] <= token_budget:
-            packs[-1].append(place)
-        else:
-            packs.append([place])
-    return packs
 
 
 def collate(samples: Sequence[Sample], kind: Kind, pad_id: int, device: Any) -> MicroBatch:

@@ -83,7 +83,8 @@ class Config:
         lora_rank: Rank of LoRA adapters on all linear layers; 0 trains every weight.
         dtype: Of the weights.
         gradient_checkpointing: Compute activations twice instead of keeping them.
-        token_budget: Most tokens of a micro-batch, padding included; changes memory, not results.
+        token_budget: Most tokens of a micro-batch, padding included; changes speed and memory, not
+            results. The default fits a CPU's cache; on a GPU take what its memory holds.
         logit_chunk: Tokens whose logits exist at a time.
 
         backend: Who samples: `transformers` (the trained model itself), `vllm` (in this process),
@@ -145,7 +146,7 @@ class Config:
     lora_rank: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
-    token_budget: int = 16_384
+    token_budget: int = 2048
     logit_chunk: int = 4_096
 
     backend: Literal["transformers", "vllm", "vllm-server"] = "transformers"

@@ -19,6 +19,7 @@ LAYERS = [
         "erl_envs.web",
         "erl_envs.extras",
         "erl_envs.spaces",
+        "erl_envs.packing",
     },
     {"erl_envs.options"},
     {"erl_envs.core"},
@@ -133,9 +134,9 @@ def test_there_is_no_cycle() -> None:
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
-def test_torch_is_imported_by_the_sampler_and_its_cache_alone(module: str) -> None:
+def test_torch_is_imported_by_the_sampler_and_its_parts_alone(module: str) -> None:
     heavy = {name.partition(".")[0] for name in imports(modules()[module], top_only=True)} & TORCH
-    sampler = {"erl_envs.policies.sampler", "erl_envs.policies.kv_cache"}
+    sampler = {f"erl_envs.policies.{name}" for name in ("sampler", "prefill", "kv_cache")}
     assert not heavy or module in sampler or module.startswith(LEARNS)
 
 

@@ -412,6 +412,38 @@ def test_a_judge_that_cannot_be_loaded_is_an_env_error() -> None:
 # Real questions
 
 
+def random_play(task: Any, seed: int, **options: Any) -> float:
+    env = HotpotQA(**options)
+    env.reset(options={"task": task})
+    rng, reward, over = np.random.default_rng(seed), 0.0, False
+    while not over:
+        _, paid, done, cut, _ = env.step(env.random_message(rng))
+        reward, over = reward + paid, done or cut
+    return reward
+
+
+@pytest.mark.parametrize(
+    ("mode", "answer", "paid"),
+    [
+        ("paper", "Ruva", 1),
+        ("em", "Ruva", 1),
+        ("paper", "the River Ruva", 2 / 3 + 2 / 3),  # two words in two messages: F1 is 2/3
+        ("em", "the River Ruva", 0),
+        ("paper", "long quiet brown River of Ruva", 0),  # F1 is 2/7, which is below .3
+        ("f1", "long quiet brown River of Ruva", 2 / 7 + 2 / 7),
+    ],
+)
+def test_random_value_is_exact(mode: Any, answer: str, paid: float) -> None:
+    task = {**TASK, "question": "Is the river Ruva longer? }", "answer": answer}
+    env = HotpotQA(reward=mode, max_turns=3)
+    env.reset(options={"task": task})
+    # of six words one cannot be boxed: a message is an answer with a chance of 5/12
+    exact = paid / 12 * (1 + 7 / 12 + (7 / 12) ** 2)
+    assert env.reference().random == pytest.approx(exact)
+    played = [random_play(task, seed, reward=mode, max_turns=3) for seed in range(2000)]
+    assert np.mean(played) == pytest.approx(exact, abs=4 * np.std(played) / 2000**0.5)
+
+
 def real() -> list[Any]:
     if not DEV.exists():
         pytest.skip("the questions are not here (../shared/data)")

@@ -22,7 +22,7 @@ from tiny_models import tiny_model
 
 from erl_envs.policies.transformers import load as load_model
 from erl_trainer import batching, checkpoint, forward, learner, objective, optimizer
-from erl_trainer.batching import micro_batches, pack, pad
+from erl_trainer.batching import micro_batches, pad
 from erl_trainer.config import Config
 from erl_trainer.learner import Learner, NotFinite
 from erl_trainer.types import Sample
@@ -469,20 +469,6 @@ def test_models_whose_logits_are_not_their_heads_are_refused() -> None:
         Learner(Gemma2ForCausalLM(tiny).eval(), Config(), pad_id=0)
     tiny.final_logit_softcapping = None
     Learner(Gemma2ForCausalLM(tiny).eval(), Config(), pad_id=0)
-
-
-@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 120))
-def test_packs_hold_everything_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    packs = pack(lengths, budget)
-    assert sorted(place for places in packs for place in places) == list(range(len(lengths)))
-    for places_ in packs:
-        longest = max(lengths[place] for place in places_)
-        assert len(places_) == 1 or len(places_) * longest <= budget
-
-
-def test_packs_by_hand() -> None:
-    # longest first: 9 alone (2 * 9 > 12); 6 and 5 (2 * 6 = 12); 3, 3, 1 (3 * 3 = 9)
-    assert pack([3, 9, 5, 3, 6, 1], 12) == [[1], [4, 2], [0, 3, 5]]
 
 
 def test_rows_by_hand() -> None:

@@ -17,6 +17,7 @@ pytest.importorskip("transformers")
 import torch
 from tiny_models import tiny_model
 
+from erl_envs.policies import prefill
 from erl_envs.policies.base import Sampling
 from erl_envs.policies.sampler import Sampled, pick, sample
 
@@ -128,6 +129,29 @@ def test_what_was_read_before_need_not_be_read_again() -> None:
     new[1] = len(longer[1])
     for ids_L, prompt, fresh in zip(model.ids[0].tolist(), longer, new, strict=True):
         assert ids_L == [0] * (max(new) - fresh) + prompt[-fresh:]
+
+
+def test_prompts_read_a_few_at_a_time_are_the_same_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    together, apart, later = Recorder(MODEL), Recorder(MODEL), Recorder(MODEL)
+    at_once = run(PROMPTS, PLAIN, model=together)
+    monkeypatch.setattr(prefill, "TOKENS", 20)
+    in_parts = run(PROMPTS, PLAIN, model=apart)
+
+    assert together.ids[0].shape == (5, 40)
+    # of 1, 17, 5, 40 and 9 ids: the longest alone, so is the next; 9 and 5 together; then 1
+    assert [ids_BL.shape for ids_BL in apart.ids[:4]] == [(1, 40), (1, 17), (2, 9), (1, 1)]
+    for one, other in zip(at_once, in_parts, strict=True):
+        assert one.ids == other.ids
+        assert np.allclose(one.logprobs, other.logprobs, atol=1e-4)
+        assert one.past is not None and other.past is not None
+        for held, theirs in zip(one.past, other.past, strict=True):
+            assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(held, theirs, strict=True))
+
+    # once something is held, the rest is read in one pass
+    longer = [[*p, *row.ids, 7] for p, row in zip(PROMPTS, in_parts, strict=True)]
+    rngs = [np.random.default_rng(row) for row in range(5)]
+    sample(later, longer, rngs, PLAIN, STOPS, [row.past for row in in_parts])
+    assert later.ids[0].shape == (5, 2)
 
 
 def test_temperature_zero_is_the_argmax_of_the_full_forward() -> None:

@@ -68,6 +68,11 @@ def task_params(question: Question, part: str) -> dict[str, Any]:
     return {**{key: question[key] for key in kept if key in question}, "corpus": part}
 
 
+def titles(params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Titles of the passages that a question rests on, each once."""
+    return tuple(dict.fromkeys(title for title, _ in params.get("supporting_facts", [])))
+
+
 def split_params(source: Source) -> dict[str, Callable[[str], Iterator[dict[str, Any]]]]:
     """The task sets of a source."""
 

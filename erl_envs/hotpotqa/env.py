@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from erl_envs import options as opt
-from erl_envs import parsing, prompting, qa_metrics, retrieval
-from erl_envs.core import OUT_OF_TURNS, Step, Task, TextEnv
+from erl_envs import parsing, prompting, retrieval
+from erl_envs.core import OUT_OF_TURNS, Reference, Step, Task, TextEnv
 from erl_envs.hotpotqa import data
+from erl_envs.hotpotqa.grading import Mode, grade
 from erl_envs.hotpotqa.judge import load_judge
 from erl_envs.hotpotqa.tools import MAX_TOP_K, TOOLS, as_message
 from erl_envs.retrieval import Corpus, Passage, Retriever
@@ -20,9 +21,6 @@ from erl_envs.retrieval import Corpus, Passage, Retriever
 MAX_QUERY, MAX_PASSAGE, MAX_ANSWER = 500, 4_000, 200
 """Characters of a query, of a passage, and of an answer: HotpotQA's own are shorter, and a longer
 one is a passage dumped in the hope that it holds the answer."""
-
-PARTIAL = 0.3
-"""Least F1 that the paper's reward pays for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +37,7 @@ class HotpotQAOptions(opt.Options):
         top_k: Passages of a search that does not say.
         snippet_chars: Cut passages to so many characters (the paper: 300); None shows them whole,
             up to 4,000.
-        reward: `paper`: 1 on exact match, F1 if it is at least .3, else 0. `em`, `f1`: just that.
+        reward: What an answer earns (`grading.grade`).
         judge: Policy string of a critic that writes the feedback's text; it never sees the gold
             answer and never changes the reward.
     """
@@ -51,7 +49,7 @@ class HotpotQAOptions(opt.Options):
     retriever_prefixes: tuple[str, str] = ("", "")
     top_k: int = 5
     snippet_chars: int | None = None
-    reward: Literal["paper", "em", "f1"] = "paper"
+    reward: Mode = "paper"
     judge: str | None = None
 
     def __post_init__(self) -> None:
@@ -116,7 +114,7 @@ class HotpotQA(TextEnv):
             options.retriever_prefixes,
         )
         self._question, self._answer = params["question"], params["answer"]
-        self._gold = _titles(params)
+        self._gold = data.titles(params)
         self._seen: dict[Passage, None] = {}
         self._boxed = ""
         self._said_nothing = False
@@ -163,16 +161,7 @@ class HotpotQA(TextEnv):
 
     def _take(self, answer: str) -> Step:
         self._boxed = answer
-        graded = qa_metrics.score(answer, self._answer)
-        paid = {
-            "em": graded.em,
-            "f1": graded.f1,
-            "paper": graded.f1 if graded.f1 >= PARTIAL or graded.em else 0.0,
-        }[self.options.reward]
-        if graded.em:
-            paid, outcome = 1.0, "exact"
-        else:
-            outcome = "partial" if graded.f1 >= PARTIAL else "wrong"
+        paid, outcome = grade(answer, self._answer, self.options.reward)
         self._page, self._page_turn = "The answer was taken.", self.turn + 1
         return Step(f"Answered “{answer}”.", True, paid, outcome)
 
@@ -224,7 +213,20 @@ class HotpotQA(TextEnv):
         """A search for a word of the question, or a boxed one, with equal chance."""
         words = self._question.split()
         word = words[int(rng.integers(len(words)))]
-        return self.say(f"search: {word}" if rng.random() < 0.5 else f"answer: {word}")
+        return self.say(f"{'search' if rng.random() < 0.5 else 'answer'}: {word}")
+
+    def reference(self) -> Reference:
+        """The oracle's searches, and the exact value of random messages."""
+        boxes = [
+            parsing.boxed(self.say(f"{verb}: {word}"))
+            for verb in ("search", "answer")
+            for word in self._question.split()
+        ]
+        taken = [box for box in boxes if box is not None and len(box) <= MAX_ANSWER]
+        earned = sum(grade(box, self._answer, self.options.reward)[0] for box in taken)
+        # a message that is not taken for an answer leaves the next turn the same chances
+        asked = sum((1 - len(taken) / len(boxes)) ** turn for turn in range(self.max_turns))
+        return replace(super().reference(), random=earned / len(boxes) * asked)
 
     def rules_text(self) -> str:
         """How searching and the reward work."""
@@ -274,7 +276,7 @@ class HotpotQA(TextEnv):
                 query = self._question[:MAX_QUERY]
                 titles = {p.title for p in self._retriever.search(query, self.options.top_k)}
                 recalls.append(len(titles & set(self._gold)) / len(self._gold))
-        hops = Counter(task.params.get("hops", len(_titles(task.params))) for task in tasks)
+        hops = Counter(task.params.get("hops", len(data.titles(task.params))) for task in tasks)
         return {
             "kinds": dict(sorted(Counter(t.params.get("type", "?") for t in tasks).items())),
             "passages needed": dict(sorted(hops.items())),
@@ -289,11 +291,6 @@ class HotpotQA(TextEnv):
         """The task sets of the data."""
         assert isinstance(options, HotpotQAOptions)
         return data.split_params(data.open_source(options.data))
-
-
-def _titles(params: Mapping[str, Any]) -> tuple[str, ...]:
-    """Titles of the passages that a question rests on, each once."""
-    return tuple(dict.fromkeys(title for title, _ in params.get("supporting_facts", [])))
 
 
 def _share(values: Sequence[float]) -> str:

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
+SPARE = 4
+"""Room for a fourth of what is held: copying it all is seldom, and little memory lies idle."""
+
 Past = list[tuple[torch.Tensor, torch.Tensor]]
 """Of one conversation: for each layer keys and values, each of shape (heads, tokens, head size)."""
 
@@ -15,19 +18,22 @@ Past = list[tuple[torch.Tensor, torch.Tensor]]
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     """A cache layer that writes into spare room instead of copying all it holds at every token."""
 
+    keys: torch.Tensor
+    values: torch.Tensor
+    _keys: torch.Tensor
+    _values: torch.Tensor
+
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append states (batch, heads, tokens, head size); returns all."""
         if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._keys, self._values = key_states, value_states
-            self.keys, self.values = key_states, value_states
+            self.hold(key_states, value_states, key_states.shape[2])
             return self.keys, self.values
         held = self.keys.shape[2]
         total = held + key_states.shape[2]
         if total > self._keys.shape[2]:
-            room = total - held + total // 4
+            room = total - held + total // SPARE
             self._keys, self._values = (
                 torch.cat([all_, all_.new_empty(*all_.shape[:2], room, all_.shape[3])], dim=2)
                 for all_ in (self.keys, self.values)
@@ -36,6 +42,12 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self._values[:, :, held:total] = value_states
         self.keys, self.values = self._keys[:, :, :total], self._values[:, :, :total]
         return self.keys, self.values
+
+    def hold(self, keys: torch.Tensor, values: torch.Tensor, held: int) -> None:
+        """Begin with states whose first `held` tokens are there; the rest is spare room."""
+        self.lazy_initialization(keys, values)
+        self._keys, self._values = keys, values
+        self.keys, self.values = keys[:, :, :held], values[:, :, :held]
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep some rows of the batch."""
@@ -47,19 +59,23 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 def gather(pasts: Sequence[Past | None], layers: int) -> tuple[Any, list[int]]:
     """A batch's cache, rows padded on the left with zeros, and the tokens that each row holds."""
     lengths = [past[0][0].shape[1] if past else 0 for past in pasts]
+    held = max(lengths)
     cache = Cache(layers=[GrowingLayer() for _ in range(layers)])
     some = next((past for past in pasts if past), None)
     if some is None:
         return cache, lengths
     for number, layer in enumerate(cache.layers):
-        heads, _, size = some[number][0].shape
-        shape = (len(pasts), heads, max(lengths), size)
-        keys, values = some[number][0].new_zeros(shape), some[number][1].new_zeros(shape)
-        for row, (past, length) in enumerate(zip(pasts, lengths, strict=True)):
-            if past:
-                keys[row, :, max(lengths) - length :] = past[number][0]
-                values[row, :, max(lengths) - length :] = past[number][1]
-        layer.update(keys, values)
+        both = []
+        for kind in (0, 1):  # keys, values
+            heads, _, size = some[number][kind].shape
+            states = some[number][kind].new_empty(len(pasts), heads, held + held // SPARE, size)
+            for row, (past, length) in enumerate(zip(pasts, lengths, strict=True)):
+                # masked, but what is not a number would stay one
+                states[row, :, : held - length] = 0
+                if past:
+                    states[row, :, held - length : held] = past[number][kind]
+            both.append(states)
+        layer.hold(both[0], both[1], held)
     return cache, lengths
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from erl_envs.policies.base import Sampling
-from erl_envs.policies.kv_cache import Past, gather, is_plain, take
+from erl_envs.policies.kv_cache import Past, is_plain, take
 from erl_envs.policies.local import context_length
+from erl_envs.policies.prefill import prefill
 
 
 class Sampled(NamedTuple):
@@ -56,33 +57,13 @@ def sample(
         A result for each prompt.
     """
     device, plain = model.device, is_plain(model)
-    cache, known = None, [0] * len(prompts)
-    if plain:
-        layers = model.config.get_text_config().num_hidden_layers
-        cache, known = gather(pasts or [None] * len(prompts), layers)
-    fresh = [len(prompt) - held for prompt, held in zip(prompts, known, strict=True)]
-    ids_BL = torch.zeros(len(prompts), max(fresh), dtype=torch.long)
-    mask_BL = torch.zeros(len(prompts), max(known) + max(fresh), dtype=torch.long)
-    for row, (prompt, held, new) in enumerate(zip(prompts, known, fresh, strict=True)):
-        ids_BL[row, max(fresh) - new :] = torch.tensor(prompt[held:])
-        mask_BL[row, max(known) - held : max(known)] = 1
-        mask_BL[row, max(known) + max(fresh) - new :] = 1
-    ids_BL, mask_BL = ids_BL.to(device), mask_BL.to(device)
-    position_BL = (mask_BL.cumsum(1) - 1).clamp(min=0)[:, -max(fresh) :]
+    logits_BV, cache, mask_BL = prefill(model, prompts, pasts or [None] * len(prompts))
+    position_B = mask_BL.sum(1) - 1
     results = [Sampled([], []) for _ in prompts]
     alive = list(range(len(prompts)))
     context = context_length(model)
     for step in range(sampling.max_tokens):
-        out = model(
-            input_ids=ids_BL,
-            attention_mask=mask_BL,
-            position_ids=position_BL,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache = out.past_key_values
-        logp_BV = out.logits[:, -1].float().log_softmax(-1)
+        logp_BV = logits_BV.float().log_softmax(-1)
         draws_B = torch.tensor([rngs[row].random() for row in alive], device=device)
         next_B = pick(logp_BV, draws_B, sampling)
         next_logp_B = logp_BV.gather(1, next_B[:, None])[:, 0]
@@ -102,13 +83,21 @@ def sample(
                 going.append(place)
         if not going:
             break
-        ids_BL, position_BL = next_B[:, None], position_BL[:, -1:] + 1
+        position_B = position_B + 1
         mask_BL = torch.cat([mask_BL, mask_BL.new_ones(len(mask_BL), 1)], dim=1)
         if len(going) < len(alive):
             keep = torch.tensor(going, device=device)
             alive = [alive[place] for place in going]
-            ids_BL, position_BL, mask_BL = ids_BL[keep], position_BL[keep], mask_BL[keep]
+            next_B, position_B, mask_BL = next_B[keep], position_B[keep], mask_BL[keep]
             cache.batch_select_indices(keep)
+        out = model(
+            input_ids=next_B[:, None],
+            attention_mask=mask_BL,
+            position_ids=position_B[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits_BV, cache = out.logits[:, -1], out.past_key_values
     return results
 
 

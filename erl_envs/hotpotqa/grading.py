@@ -1,0 +1,28 @@
+"""What an answer earns (PAPER: Environments)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from erl_envs import qa_metrics
+
+Mode = Literal["paper", "em", "f1"]
+
+PARTIAL = 0.3
+"""Least F1 that the paper's reward pays for."""
+
+
+def grade(answer: str, gold: str, mode: Mode) -> tuple[float, str]:
+    """Reward of an answer, and the outcome: `exact`, `partial` or `wrong`.
+
+    Args:
+        answer: What was boxed.
+        gold: The right answer.
+        mode: `paper`: 1 on exact match, F1 if it is at least .3, else 0. `em`, `f1`: just that.
+    """
+    graded = qa_metrics.score(answer, gold)
+    if graded.em:
+        return 1.0, "exact"
+    partial = graded.f1 >= PARTIAL
+    paid = {"paper": graded.f1 if partial else 0.0, "em": 0.0, "f1": graded.f1}[mode]
+    return paid, "partial" if partial else "wrong"
