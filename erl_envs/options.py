@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import functools
 import json
 import types
 from collections.abc import Mapping
@@ -48,13 +49,19 @@ def _describe(hint: Any) -> str:
     return "None" if hint is type(None) else str(hint.__name__)
 
 
+@functools.cache
+def _hints(cls: type[Any]) -> Mapping[str, Any]:
+    """A class's annotations; resolving them would take most of an environment's construction."""
+    return get_type_hints(cls)
+
+
 def check(options: Any) -> None:
     """Check every field of a dataclass instance against its annotation.
 
     Raises:
         ValueError: A value does not fit; the message lists what would.
     """
-    hints = get_type_hints(type(options))
+    hints = _hints(options.__class__)
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if not fits(value, hints[field.name]):

@@ -104,21 +104,23 @@ class HotpotQA(TextEnv):
                 raise ValueError(f"task field {field} must be a non-empty string")
         if not data.are_facts(params.get("supporting_facts", [])):
             raise ValueError("task field supporting_facts must be a list of [title, number]")
-        corpus = self._corpus(params)
-        options = self.options
-        self._retriever: Retriever = retrieval.load(
-            options.retriever,
-            corpus,
-            options.retriever_url,
-            options.retriever_model,
-            options.retriever_prefixes,
-        )
+        self._retriever = self._searcher(params)
         self._question, self._answer = params["question"], params["answer"]
         self._gold = data.titles(params)
         self._seen: dict[Passage, None] = {}
         self._boxed = ""
         self._said_nothing = False
         self._page, self._page_turn = f"Question: {self._question}", 0
+
+    def _searcher(self, params: Mapping[str, Any]) -> Retriever:
+        options = self.options
+        return retrieval.load(
+            options.retriever,
+            self._corpus(params),
+            options.retriever_url,
+            options.retriever_model,
+            options.retriever_prefixes,
+        )
 
     def _corpus(self, params: Mapping[str, Any]) -> Corpus:
         if "context" in params:

@@ -37,14 +37,14 @@ def told(message: Message, kind: int = GIVEN) -> list[Part]:
 
 def encode(tokenizer: Any, conversations: Sequence[Sequence[Part]]) -> list[Example]:
     """Encode conversations; parts meet at special tokens or white space, where no piece spans."""
-    texts = [part.text for parts in conversations for part in parts]
-    pieces = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
+    texts = list({part.text: None for parts in conversations for part in parts})
+    pieces = dict(zip(texts, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True))
     examples = []
     for parts in conversations:
         ids: list[int] = []
         kinds: list[int] = []
         for part in parts:
-            piece = next(pieces)
+            piece = pieces[part.text]
             ids += piece
             kinds += [part.kind] * len(piece)
         examples.append(Example(ids, kinds))

@@ -67,9 +67,10 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A world's passages, and the questions asked of it."""
+    """A world's passages with who searches them, and the questions asked of it."""
 
     corpus: Corpus
+    retriever: Retriever
     chains: tuple[Chain, ...]
 
 
@@ -93,8 +94,9 @@ def library(seed: int) -> Library:
     writer = Writer(dice, entities)
     pages = [writer.write(entity) for entity in entities]
     corpus = Corpus(tuple(Passage(page.title, "".join(page.sentences)) for page in pages))
-    asked = _chains(Asker(dice, entities, pages), load("bm25", corpus), str(seed))
-    return Library(corpus, tuple(itertools.islice(asked, QUESTIONS)))
+    retriever = load("bm25", corpus)
+    asked = _chains(Asker(dice, entities, pages), retriever, str(seed))
+    return Library(corpus, retriever, tuple(itertools.islice(asked, QUESTIONS)))
 
 
 def _chains(asker: Asker, retriever: Retriever, part: str) -> Iterator[Chain]:

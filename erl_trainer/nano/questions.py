@@ -17,7 +17,7 @@ import numpy as np
 from erl_envs.core import LEVELS, Message
 from erl_envs.hotpotqa.env import HotpotQA
 from erl_envs.reflection import reflection_messages, second_prompt
-from erl_envs.retrieval import Corpus
+from erl_envs.retrieval import Retriever
 from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, said, told
 from erl_trainer.nano.games import Behaviour, Played
 from erl_trainer.nano.library import OPTIONS, Chain, Fact, draw_chain, library
@@ -32,8 +32,8 @@ SHORT = 3
 class Reader(HotpotQA):
     """HotpotQA over the corpus's worlds, otherwise as it is."""
 
-    def _corpus(self, params: Mapping[str, Any]) -> Corpus:
-        return library(int(params["corpus"])).corpus
+    def _searcher(self, params: Mapping[str, Any]) -> Retriever:
+        return library(int(params["corpus"])).retriever
 
 
 def play(env: HotpotQA, chain: Chain, prompt: str, behaviour: Behaviour, rng: Any) -> Played:
