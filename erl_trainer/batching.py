@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from erl_envs.packing import pack
+from erl_trainer.processes import rank_and_size, share
 from erl_trainer.types import Kind, Sample
 
 
@@ -46,21 +47,24 @@ class MicroBatch(NamedTuple):
 
 
 def micro_batches(
-    samples: Sequence[Sample], token_budget: int, pad_id: int, device: Any
+    samples: Sequence[Sample], kind: Kind, token_budget: int, pad_id: int, device: Any
 ) -> list[MicroBatch]:
-    """Samples of one kind in micro-batches, longest first.
+    """This process's part of everybody's samples of one kind, longest first.
+
+    Processes wait for each other in every pass: all have as many, and those of a pass are about
+    as large.
 
     Args:
-        samples: Of the same kind.
+        samples: The same on all processes.
+        kind: Theirs.
         token_budget: Most tokens of one, padding included; a longer sample is alone.
         pad_id: What fills up rows.
         device: Where the tensors go.
     """
-    lengths = [max(len(s.ids), len(s.teacher_ids)) for s in samples]
-    return [
-        collate([samples[i] for i in places], samples[places[0]].kind, pad_id, device)
-        for places in pack(lengths, token_budget)
-    ]
+    packs = pack([max(len(s.ids), len(s.teacher_ids)) for s in samples], token_budget)
+    _, size = rank_and_size()
+    packs += [[]] * (-len(packs) % size)
+    return [collate([samples[i] for i in places], kind, pad_id, device) for places in share(packs)]
 
 
 def collate(samples: Sequence[Sample], kind: Kind, pad_id: int, device: Any) -> MicroBatch:

@@ -15,7 +15,7 @@ import torch
 
 from erl_envs.extras import missing_extra
 from erl_envs.policies.local import context_length
-from erl_trainer.batching import MicroBatch, collate, micro_batches
+from erl_trainer.batching import MicroBatch, micro_batches
 from erl_trainer.config import Config
 from erl_trainer.forward import Scorer, bare, logprobs
 from erl_trainer.objective import Objective, Old, Size
@@ -47,6 +47,7 @@ class Learner:
 
     Launched as several processes (`accelerate launch`, `torchrun`), each gives its own samples,
     perhaps none, and all call `update` as often; weights move as if one had given all of them.
+    Who learns which does not depend on who gave it.
 
     Attributes:
         model: What is trained; with LoRA, PEFT's model around the one given.
@@ -110,6 +111,7 @@ class Learner:
             ValueError: A sample is malformed, or too long for the model.
             NotFinite: A loss or the gradient is not finite; that update was not made.
         """
+        samples = gather(samples)
         for sample in samples:
             self._check(sample)
         parts = self._config.minibatches
@@ -169,23 +171,13 @@ class Learner:
         return sample.advantage * self._config.distill_weight != 0
 
     def _plan(self, samples: Sequence[Sample]) -> Plan:
-        own: dict[Kind, list[MicroBatch]] = {}
-        sizes: dict[Kind, Size] = {}
+        budget, batches, sizes = self._config.token_budget, [], {}
         for kind in get_args(Kind):
             given = [s for s in samples if s.kind == kind]
             credited = [s for s in given if self._has_credit(s)]
-            own[kind] = micro_batches(
-                credited, self._config.token_budget, self._pad_id, self._device
-            )
-            sizes[kind] = Size(len(given), _tokens(given), _tokens(credited), len(own[kind]))
-        everyones = gather([sizes])
-        batches = []
-        for kind, packed in own.items():
-            # processes wait for each other in every pass, so the one with most sets the number
-            idle = max(each[kind].batches for each in everyones) - len(packed)
-            batches += packed + [collate([], kind, self._pad_id, self._device)] * idle
-        totals = {k: Size(*map(sum, zip(*(e[k] for e in everyones), strict=True))) for k in own}
-        return Plan(batches, totals)
+            batches += micro_batches(credited, kind, budget, self._pad_id, self._device)
+            sizes[kind] = Size(len(given), _tokens(given), _tokens(credited))
+        return Plan(batches, sizes)
 
     def _step(self, plan: Plan, olds: Sequence[Old | None]) -> Metrics:
         if not plan.batches:

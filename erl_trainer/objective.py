@@ -23,13 +23,11 @@ class Size(NamedTuple):
         sequences: Samples.
         tokens: Their learnt tokens.
         credited: Those of samples that have credit; the others have no gradient and stay out.
-        batches: Micro-batches.
     """
 
     sequences: int
     tokens: int
     credited: int
-    batches: int
 
 
 class Old(NamedTuple):

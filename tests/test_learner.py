@@ -21,7 +21,7 @@ from learner_two_processes import MORE, SAMPLES, model, sample
 from tiny_models import tiny_model
 
 from erl_envs.policies.transformers import load as load_model
-from erl_trainer import batching, checkpoint, forward, learner, objective, optimizer
+from erl_trainer import batching, checkpoint, forward, learner, objective, optimizer, processes
 from erl_trainer.batching import micro_batches, pad
 from erl_trainer.config import Config
 from erl_trainer.learner import Learner, NotFinite
@@ -477,9 +477,30 @@ def test_rows_by_hand() -> None:
     # 6 is predicted at 0, 7 at 1; 9 at the second row's first place, 3
     assert rows.at_N.tolist() == [0, 1, 3]
     assert rows.target_N.tolist() == [6, 7, 9]
-    [batch] = micro_batches([sample("policy", 5, 0.5, 0, [-1.0, -2.0, -3.0])], 9, 0, "cpu")
+    [batch] = micro_batches(
+        [sample("policy", 5, 0.5, 0, [-1.0, -2.0, -3.0])], "policy", 9, 0, "cpu"
+    )
     assert batch.sampler_logp_N.tolist() == [-1, -2, -3]
     assert batch.adv_N.tolist() == [0.5, 0.5, 0.5]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(3, 50), max_size=30), st.integers(1, 4))
+def test_processes_learn_everything_once_and_equal_shares(lengths: list[int], count: int) -> None:
+    samples = [sample("policy", n, 1.0, i, task=str(i)) for i, n in enumerate(lengths)]
+    shares = []
+    for rank in range(count):
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (processes, batching):
+                patch.setattr(module, "rank_and_size", lambda rank=rank: (rank, count))
+            shares.append(micro_batches(samples, "policy", 60, 0, "cpu"))
+    learnt = sorted(int(task) for batches in shares for batch in batches for task in batch.tasks)
+    assert learnt == list(range(len(lengths)))
+    longest = max(lengths, default=0)
+    for together_ in zip(*shares, strict=True):
+        sizes = [batch.rows.ids_BT.numel() for batch in together_ if batch.tasks]
+        # a pack lacks less than a row of the budget, but for the last one
+        assert len(sizes) < count or together_[-1] is shares[-1][-1] or min(sizes) > 60 - longest
 
 
 @pytest.mark.parametrize("module", [batching, forward, learner, objective, optimizer])

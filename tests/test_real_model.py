@@ -33,3 +33,19 @@ def test_a_gguf_file_answers_and_keeps_its_tokens() -> None:
     assert list(asked.ids[-len(answer.token_ids) :]) == list(answer.token_ids)
     assert policy.tokenizer.decode(answer.token_ids).endswith("<|im_end|>")
     assert all(logprob <= 0 for logprob in answer.logprobs)
+
+
+def test_a_gguf_file_is_trained_and_saved_like_any_model(tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="the models extra is not installed")
+    import torch
+
+    from erl_envs.policies.transformers import load
+    from erl_trainer.checkpoint import save_model
+
+    model, tokenizer = load(str(gguf()))
+    save_model(model, tokenizer, tmp_path / "model")
+    again, words = load(str(tmp_path / "model"))
+    ids = words("The capital of France is", return_tensors="pt")["input_ids"]
+    assert torch.equal(ids, tokenizer("The capital of France is", return_tensors="pt")["input_ids"])
+    with torch.inference_mode():
+        assert torch.equal(model.float()(ids).logits, again.float()(ids).logits)

@@ -75,6 +75,9 @@ def load(name: str) -> tuple[Any, Any]:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(where, **kwargs)
             model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **kwargs)
+            if quantizer := kwargs and getattr(model, "hf_quantizer", None):
+                # a GGUF file's weights were widened in reading; marked, they could not be saved
+                quantizer.remove_quantization_config(model)
     except Exception as error:  # a broken file makes the libraries raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ValueError(f"cannot load the model {name!r}: {reason}") from error
