@@ -8,13 +8,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
+from loopback import Reply, Request, says, serving
 
 from erl_envs import policies, tasks
 from erl_envs.core import Reference
@@ -250,33 +249,17 @@ def test_a_dead_server_makes_invalid_episodes_and_says_so(
     assert "failed 5 times" in read_episodes(out / "episodes.jsonl")[0].attempts[0].error  # type: ignore[operator]
 
 
-class _Server(BaseHTTPRequestHandler):
+def goes_right(request: Request) -> Reply:
     """A model that goes Right, and reflects when asked to."""
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        asks = "rulebook" in body["messages"][-1]["content"]
-        text = "<prompt>Go Right.</prompt>" if asks else "```Right```"
-        reply = {
-            "choices": [{"message": {"content": text}, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 7, "completion_tokens": 3},
-        }
-        payload = json.dumps(reply).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-    def log_message(self, *args: Any) -> None:
-        pass
+    asks = "rulebook" in request.body["messages"][-1]["content"]
+    text = "<prompt>Go Right.</prompt>" if asks else "```Right```"
+    return says(text, usage={"prompt_tokens": 7, "completion_tokens": 3})
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Server) as http:
-        Thread(target=http.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_port}/v1"
-        http.shutdown()
+    with serving(goes_right) as url:
+        yield f"{url}/v1"
 
 
 def test_two_attempts_through_a_server_and_the_key_stays_out(

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loopback import Reply, Request, says, serving
 
 from erl_envs import policies
 from erl_envs.core import Message, Task
@@ -31,20 +32,6 @@ MESSAGES: list[Message] = [
 ]
 
 
-class Reply:
-    """What the stub answers: a status, a body (JSON unless it is bytes), headers."""
-
-    def __init__(self, body: object, status: int = 200, **headers: str) -> None:
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.raw, self.status, self.headers = raw, status, headers
-
-
-def says(text: object, finish: str = "stop", **more: object) -> Reply:
-    """A chat completion."""
-    message = {"role": "assistant", "content": text}
-    return Reply({"choices": [{"message": message, "finish_reason": finish}], **more})
-
-
 class Stub:
     """A server on a free loopback port that records what it is asked.
 
@@ -57,51 +44,24 @@ class Stub:
     """
 
     def __init__(self) -> None:
-        self.answer: Callable[[], Reply] = lambda: says("```Up```")
+        self.url = ""
+        self.answer: Callable[[Request], Reply] = lambda _: says("```Up```")
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.most = 0
         self._now = 0
         self._lock = threading.Lock()
-        stub = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 10
-
-            def do_POST(self) -> None:
-                raw = self.rfile.read(int(self.headers["Content-Length"]))
-                reply = stub.serve(self.path, dict(self.headers), json.loads(raw))
-                self.send_response(reply.status)
-                for name, value in reply.headers.items():
-                    self.send_header(name.replace("_", "-"), value)
-                self.send_header("Content-Length", str(len(reply.raw)))
-                self.end_headers()
-                self.wfile.write(reply.raw)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            block_on_close = False
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                """A client that hung up is part of the test."""
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-
-    def serve(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Reply:
-        if path != "/v1/chat/completions":
-            return Reply({"error": f"no such path: {path}"}, 404)
+    def serve(self, request: Request) -> Reply:
+        if request.path != "/v1/chat/completions":
+            return Reply({"error": f"no such path: {request.path}"}, 404)
         with self._lock:
-            self.bodies.append(body)
-            self.headers.append(headers)
+            self.bodies.append(request.body)
+            self.headers.append(request.headers)
             self._now += 1
             self.most = max(self.most, self._now)
         try:
-            return self.answer()
+            return self.answer(request)
         finally:
             with self._lock:
                 self._now -= 1
@@ -109,13 +69,13 @@ class Stub:
     def replies(self, *replies: Reply) -> None:
         """Answer with these, then with the last one for ever."""
         left = list(replies)
-        self.answer = lambda: left.pop(0) if len(left) > 1 else left[0]
+        self.answer = lambda _: left.pop(0) if len(left) > 1 else left[0]
 
     def meets(self, parties: int) -> None:
         """Answer once so many requests are there; fail them if that many never come."""
         barrier = threading.Barrier(parties)
 
-        def answer() -> Reply:
+        def answer(_: Request) -> Reply:
             try:
                 barrier.wait(timeout=5)
             except threading.BrokenBarrierError:
@@ -129,11 +89,9 @@ class Stub:
 @pytest.fixture
 def stub() -> Iterator[Stub]:
     stub = Stub()
-    thread = threading.Thread(target=stub.server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield stub
-    stub.server.shutdown()
-    stub.server.server_close()
+    with serving(stub.serve) as url:
+        stub.url = f"{url}/v1"
+        yield stub
 
 
 @pytest.fixture(autouse=True)
@@ -228,14 +186,7 @@ def test_each_turn_of_a_conversation_has_another_seed(stub: Stub) -> None:
 
 def test_answers_come_in_the_order_of_the_conversations(stub: Stub) -> None:
     asked: list[list[Message]] = [[{"role": "user", "content": str(i)}] for i in range(20)]
-    stub.answer = lambda: says("late")
-    serve = stub.serve
-
-    def echo(path: str, headers: dict[str, str], body: dict[str, Any]) -> Reply:
-        serve(path, headers, body)
-        return says(body["messages"][0]["content"])
-
-    stub.serve = echo  # type: ignore[method-assign]
+    stub.answer = lambda request: says(request.body["messages"][0]["content"])
     answers = OpenAI("small", stub.url, concurrency=4).complete(
         [talk(messages=messages) for messages in asked], SAMPLING
     )
@@ -342,7 +293,7 @@ def test_a_dead_port_is_told_after_bounded_tries(sleeps: list[float]) -> None:
 def test_a_server_that_does_not_answer_in_time_is_given_up(stub: Stub, sleeps: list[float]) -> None:
     free = threading.Event()
 
-    def late() -> Reply:
+    def late(_: Request) -> Reply:
         free.wait(10)
         return says("too late")
 
@@ -606,10 +557,10 @@ def test_tool_calls_become_the_messages_that_mean_the_same(stub: Stub) -> None:
         assert isinstance(answer, Completion)
         return answer.text
 
-    stub.answer = lambda: call("local_search", '{"query": "Oskelt", "top_k": 2}')
+    stub.answer = lambda _: call("local_search", '{"query": "Oskelt", "top_k": 2}')
     assert says_now(OpenAI("small", stub.url, tools=True)) == '<search top_k="2">Oskelt</search>'
     assert stub.bodies[-1]["tools"] == list(HotpotQA.tools)
     assert says_now(OpenAI("small", stub.url)) == "" and "tools" not in stub.bodies[-1]
     for name, arguments in (("web", "{}"), ("local_search", "{"), ("local_search", "[]")):
-        stub.answer = lambda name=name, arguments=arguments: call(name, arguments)  # type: ignore[misc]
+        stub.answer = lambda _, name=name, arguments=arguments: call(name, arguments)  # type: ignore[misc]
         assert says_now(OpenAI("small", stub.url, tools=True)) == f"{name}({arguments})"

@@ -9,12 +9,11 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
+from loopback import Reply, Request, says, serving
 
 pytest.importorskip("ray", reason="ray is not installed: make test-adapter-ray")
 
@@ -63,36 +62,21 @@ def cluster() -> Iterator[Any]:
     made.shutdown()
 
 
-class _Slow(BaseHTTPRequestHandler):
+def slow(request: Request) -> Reply:
     """A model that takes its time, goes Right or Down by the length of what it was told."""
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        time.sleep(0.02)
-        last = body["messages"][-1]["content"]
-        text = "<prompt>Go Right.</prompt>" if "rulebook" in last else "```Right```"
-        if len(body["messages"]) % 3 == 0:
-            text = text.replace("```Right```", "```Down```")
-        reply = {
-            "choices": [{"message": {"content": text}, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": len(last), "completion_tokens": 3},
-        }
-        payload = json.dumps(reply).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-    def log_message(self, *args: Any) -> None:
-        pass
+    messages = request.body["messages"]
+    time.sleep(0.02)
+    last = messages[-1]["content"]
+    text = "<prompt>Go Right.</prompt>" if "rulebook" in last else "```Right```"
+    if len(messages) % 3 == 0:
+        text = text.replace("```Right```", "```Down```")
+    return says(text, usage={"prompt_tokens": len(last), "completion_tokens": 3})
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Slow) as http:
-        Thread(target=http.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_port}/v1"
-        http.shutdown()
+    with serving(slow) as url:
+        yield f"{url}/v1"
 
 
 def timeless(value: Any) -> Any:

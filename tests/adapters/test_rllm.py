@@ -12,11 +12,11 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import parity
 import pytest
+from loopback import Reply, Request, says, serving
 from parity import ENVS, OPTIONS, PLAYERS, Game
 
 import erl_envs
@@ -137,41 +137,26 @@ class Server:
         self.games: list[Game] = []
         self.heard: dict[int, list[dict[str, Any]]] = {}
         self.raw: bytes | None = None
-        outer = self
+        self.url = ""
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                number = int(body["model"])
-                outer.heard[number] = body["messages"]
-                turn = sum(message["role"] == "assistant" for message in body["messages"])
-                payload = outer.raw
-                if payload is None:
-                    message = {"role": "assistant", "content": outer.games[number].messages[turn]}
-                    payload = json.dumps({"choices": [{"message": message}]}).encode()
-                good = self.path == "/sessions/s/v1/chat/completions"
-                self.send_response(200 if good else 404)
-                self.send_header("Content-Length", str(len(payload)))
-                self.end_headers()
-                self.wfile.write(payload)
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        class Http(ThreadingHTTPServer):
-            request_queue_size = 64  # all games knock at once
-
-        self.http = Http(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/sessions/s/v1"
+    def answer(self, request: Request) -> Reply:
+        """To a request."""
+        number, messages = int(request.body["model"]), request.body["messages"]
+        self.heard[number] = messages
+        turn = sum(message["role"] == "assistant" for message in messages)
+        status = 200 if request.path == "/sessions/s/v1/chat/completions" else 404
+        if self.raw is not None:
+            return Reply(self.raw, status)
+        reply = says(self.games[number].messages[turn])
+        return Reply(reply.raw, status)
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     made = Server()
-    with made.http:
-        threading.Thread(target=made.http.serve_forever, daemon=True).start()
+    with serving(made.answer) as url:
+        made.url = f"{url}/sessions/s/v1"
         yield made
-        made.http.shutdown()
 
 
 def row_of(game: Game, **more: Any) -> dict[str, Any]:

@@ -6,10 +6,8 @@ import asyncio
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import pytest
 pytest.importorskip("verifiers", reason="verifiers is not installed: make test-adapter-verifiers")
 
 import verifiers.v1 as vf
+from loopback import Reply, Request, says, serving
 from parity import ENVS, EPISODES, OPTIONS, PLAYERS, Game, games
 from verifiers.v1.utils.loaders import load_environment, resolve_env_config
 
@@ -37,49 +36,18 @@ def model(write: Callable[[str, Messages], str]) -> Iterator[str]:
             answered with status 500.
     """
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            try:
-                message = {"role": "assistant", "content": write(body["model"], body["messages"])}
-                choice = {"index": 0, "finish_reason": "stop", "message": message}
-                self.answer(
-                    200,
-                    {
-                        "id": "x",
-                        "object": "chat.completion",
-                        "created": 0,
-                        "model": body["model"],
-                        "choices": [choice],
-                        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
-                    },
-                )
-            except (LookupError, AssertionError) as error:
-                self.answer(500, {"error": {"message": repr(error)}})
-
-        def answer(self, status: int, value: object) -> None:
-            raw = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        request_queue_size = 128
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    def answer(request: Request) -> Reply:
+        asked = request.body
         try:
-            yield f"http://127.0.0.1:{server.server_port}/v1"
-        finally:
-            server.shutdown()
+            text = write(asked["model"], asked["messages"])
+        except (LookupError, AssertionError) as error:
+            return Reply({"error": {"message": repr(error)}}, 500)
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        kind = {"id": "x", "object": "chat.completion", "created": 0, "model": asked["model"]}
+        return says(text, usage=usage, **kind)
+
+    with serving(answer) as url:
+        yield f"{url}/v1"
 
 
 def command(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
