@@ -463,6 +463,24 @@ class TestCommand:
         assert self.run(tmp_path, "--draw-only") == 0
         assert before == {path.name: path.read_bytes() for path in out.iterdir()}
 
+    def test_a_run_whose_results_are_kept_is_not_run_again(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.run(tmp_path) == 0
+        out = tmp_path / "out"
+        before = (out / "results.json").read_bytes()
+        (out / "runs").rename(tmp_path / "away")
+        assert self.run(tmp_path) == 0  # as in a fresh clone
+        assert not (out / "runs").exists()
+        assert (out / "results.json").read_bytes() == before
+        unfinished = json.loads(before)
+        unfinished["runs"][1]["ended"] = None
+        (out / "results.json").write_text(json.dumps(unfinished))
+        capsys.readouterr()
+        assert self.run(tmp_path) == 0
+        assert "run 1 of 1" in capsys.readouterr().err
+        assert results.read(out / "results.json").records[1].ended
+
     def test_failures(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "out/runs/sokoban/erl").mkdir(parents=True)
         (tmp_path / "out/runs/sokoban/erl/fail").touch()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain
 from erl_trainer import plots
 from erl_trainer.curves import bars, figures
-from erl_trainer.curves.grid import Grid, read_grid
+from erl_trainer.curves.grid import Grid, Run, read_grid
 from erl_trainer.curves.progress import show_progress
 from erl_trainer.curves.results import Results, collect, read, write
 from erl_trainer.curves.runner import Failure, run_all, train_command
@@ -63,8 +63,8 @@ def main(argv: Sequence[str]) -> int:
             args.out.mkdir(parents=True, exist_ok=True)
             if not args.draw_only:
                 with show_progress() as show:
-                    folder = args.out / "runs"
-                    failures = run_all(grid.runs, folder, args.workers, show, train_command)
+                    folder, runs = args.out / "runs", _to_run(grid, args.out)
+                    failures = run_all(runs, folder, args.workers, show, train_command)
             draw(_results(grid, args.out), args.out)
     except ValueError as error:
         return complain(error)
@@ -95,7 +95,22 @@ def draw(results: Results, out: Path) -> None:
 
 def _results(grid: Grid, out: Path) -> Results:
     """The grid's results, from its runs' folders and from the file, which is written anew."""
-    path = out / "results.json"
-    results = collect(grid, out / "runs", read(path) if path.is_file() else None)
-    write(results, path)
+    results = collect(grid, out / "runs", _earlier(out))
+    write(results, out / "results.json")
     return results
+
+
+def _to_run(grid: Grid, out: Path) -> list[Run]:
+    """The runs but those the file has to their end, their folders being elsewhere."""
+    earlier = _earlier(out)
+
+    def is_kept(run: Run) -> bool:
+        record = earlier.find(run) if earlier else None
+        return bool(record and record.ended) and not (out / "runs" / run.folder).is_dir()
+
+    return [run for run in grid.runs if not is_kept(run)]
+
+
+def _earlier(out: Path) -> Results | None:
+    path = out / "results.json"
+    return read(path) if path.is_file() else None

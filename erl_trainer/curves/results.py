@@ -93,6 +93,12 @@ class Results:
             (record for record in found if record.ended or not finished), key=lambda r: r.seed
         )
 
+    def find(self, run: Run) -> Record | None:
+        """A run's record, if it has one with the run's configuration."""
+        key = (run.environment, run.method, run.seed)
+        same = (r for r in self.records if (r.environment, r.method, r.seed) == key)
+        return next((r for r in same if _agrees(r.config, run.config)), None)
+
     def first(self, algo: str) -> str | None:
         """The first method with this algorithm."""
         return next((name for name, its in self.methods.items() if its == algo), None)
@@ -106,13 +112,9 @@ def collect(grid: Grid, folder: Path, earlier: Results | None = None) -> Results
         folder: Of all runs.
         earlier: Where a run that has no folder is taken from, if its configuration agrees.
     """
-    kept = {(r.environment, r.method, r.seed): r for r in (earlier.records if earlier else ())}
     records = []
     for run in grid.runs:
-        record = read_run(run, folder / run.folder)
-        old = kept.get((run.environment, run.method, run.seed))
-        if record is None and old and _agrees(old.config, run.config):
-            record = old
+        record = read_run(run, folder / run.folder) or (earlier and earlier.find(run))
         if record:
             records.append(record)
     return Results(
