@@ -1,9 +1,10 @@
 """GRPO steps by our trainer or by TRL's GRPOTrainer: the same model, tasks, group and lengths.
 
-`python benchmarks/grpo_steps.py ours|trl MODEL SIZES`, one thread; prints a line of JSON. SIZES are
-the fields of `Sizes`, as JSON. A step samples attempts of FrozenLake and makes one optimizer
-update; the first step is left out. Each side runs in a process of its own, whose peak memory it
-reports.
+`python benchmarks/grpo_steps.py SIDE MODEL SIZES`, one thread; prints a line of JSON. SIDE is
+`ours`; `trl`, whose rollout function samples as TRL does, a message at a time; or `adapter`: TRL
+with our rollout function. SIZES are the fields of `Sizes`, as JSON. A step samples attempts of
+FrozenLake and makes one optimizer update; the first step is left out. Each side runs in a process
+of its own, whose peak memory it reports.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from erl_envs.adapters.rows import rows
+from erl_envs.policies.base import Conversation, Sampling
+from erl_envs.policies.local import Generated
 from erl_envs.policies.nano import OPTIONS
-from erl_envs.policies.transformers import load
+from erl_envs.policies.transformers import Transformers, load
+
+Side = Callable[[str, "Sizes"], list[dict[str, float]]]
 
 MAX_TOKENS, LR = 32, 1e-5
 ROWS, TOKEN_BUDGET = 16, 4096
@@ -92,8 +99,23 @@ def ours(model: str, sizes: Sizes) -> list[dict[str, float]]:
     return found
 
 
+class Generating(Transformers):
+    """The model, sampled by TRL: each message reads its whole conversation again."""
+
+    trainer: Any = None
+
+    def generate(
+        self, conversations: Sequence[Conversation], sampling: Sampling
+    ) -> list[Generated]:
+        """One call of what TRL's own loops sample with; it gives no log-probabilities."""
+        told = [conversation.ids for conversation in conversations]
+        sampled, _ = self.trainer._generate_single_turn(told, None, {}, 1)
+        ends = self.chat.stop_ids
+        return [Generated(ids, [0.0] * len(ids), ids[-1] in ends) for ids in sampled]
+
+
 class Timed:
-    """The adapter as TRL's rollout function, and what each call took and gave."""
+    """A TRL rollout function, and what each call took and gave."""
 
     def __init__(self, rollout: Any) -> None:
         self.rollout = rollout
@@ -113,8 +135,8 @@ class Timed:
         return played
 
 
-def trl(model: str, sizes: Sizes) -> list[dict[str, float]]:
-    """Each step's seconds and tokens."""
+def trl(model: str, sizes: Sizes, adapter: bool = False) -> list[dict[str, float]]:
+    """Each step's seconds and tokens; sampled by TRL itself, or by our adapter."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
@@ -127,7 +149,15 @@ def trl(model: str, sizes: Sizes) -> list[dict[str, float]]:
     tokenizer.padding_side = "left"
     attempts = sizes.tasks * sizes.group
     together = min(ROWS, attempts)
-    plays = Timed(TextRollout(data, MAX_TOKENS, attempts))
+
+    class OwnRollout(TextRollout):
+        def policy(self, trainer: Any) -> Transformers:
+            if self._policy is None:
+                policy = Generating(model, trainer.model, trainer.processing_class)
+                self._policy, policy.trainer = policy, trainer
+            return self._policy
+
+    plays = Timed((TextRollout if adapter else OwnRollout)(data, MAX_TOKENS, attempts))
     ends: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
@@ -146,6 +176,7 @@ def trl(model: str, sizes: Sizes) -> list[dict[str, float]]:
             lr_scheduler_type="constant",
             max_steps=sizes.steps,
             temperature=1.0,
+            generation_kwargs={"max_new_tokens": MAX_TOKENS},
             beta=sizes.kl,
             use_cpu=True,
             bf16=False,
@@ -177,7 +208,8 @@ def main() -> None:
     torch.set_num_threads(1)
     side, model, sizes = sys.argv[1:]
     torch.manual_seed(0)
-    timed = {"ours": ours, "trl": trl}[side](model, Sizes(**json.loads(sizes)))[1:]
+    sides: dict[str, Side] = {"ours": ours, "trl": trl, "adapter": partial(trl, adapter=True)}
+    timed = sides[side](model, Sizes(**json.loads(sizes)))[1:]
     found = {name: statistics.median(step[name] for step in timed) for name in timed[0]}
     found["sampled_per_s"] = found["sampled"] / found["rollout"]
     found["trained_per_s"] = found["sequence"] / found["training"]
