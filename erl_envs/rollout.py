@@ -139,8 +139,8 @@ def attempt(env: TextEnv, job: Job, stage: str, prompt: str | None = None) -> Pl
             reward += step_reward
             done = terminated or truncated
         feedback, outcome = info["feedback"], info["outcome"]
-    except (EnvError, PolicyError) as failure:
-        error = f"{type(failure).__name__}: {failure}"
+    except (EnvError, PolicyError) as fault:
+        error = failure(fault)
     return Attempt(
         task=job.task,
         seed=seed,
@@ -153,6 +153,11 @@ def attempt(env: TextEnv, job: Job, stage: str, prompt: str | None = None) -> Pl
         error=error,
         tokens=conversation.tokens(),
     )
+
+
+def failure(error: EnvError | PolicyError) -> str:
+    """Why an attempt or a reflection failed, as records tell it."""
+    return f"{type(error).__name__}: {error}"
 
 
 def reflect(
@@ -196,8 +201,11 @@ def drive(plays: Iterable[Play[T]], players: Mapping[Role, Player], width: int) 
     coming = iter(plays)
     waiting: list[tuple[Play[T], Ask]] = []
     while True:
-        for play in itertools.islice(coming, width - len(waiting)):
-            waiting.append((play, next(play)))
+        while len(waiting) < width and (play := next(coming, None)) is not None:
+            try:
+                waiting.append((play, next(play)))
+            except StopIteration as end:  # its environment failed before anyone was asked
+                yield end.value
         if not waiting:
             return
         answers = _answer([ask for _, ask in waiting], players)
@@ -279,13 +287,13 @@ def _each_its_own_pace(
 
 def _until(stopped: threading.Event, play: Play[T]) -> Play[T]:
     """A play that breaks off at its next answer once `stopped` is set."""
-    ask = next(play)
-    while True:
-        answer = yield ask
-        if stopped.is_set():
-            raise CancelledError("the run was stopped")
-        try:
+    try:
+        ask = next(play)
+        while True:
+            answer = yield ask
+            if stopped.is_set():
+                raise CancelledError("the run was stopped")
             ask = play.send(answer)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+    except StopIteration as end:
+        result: T = end.value
+        return result

@@ -63,7 +63,7 @@ def _train(argv: list[str]) -> int:
         help="of the environment",
     )
     args, rest = parser.parse_known_args(argv)
-    given = json.loads(args.config.read_text(encoding="utf-8")) if args.config else {}
+    given = _read(args.config) if args.config else {}
     fields = {**given, **_fields(rest)}
     algo = args.algo or fields.pop("algo", "erl")
     preset = args.preset or fields.pop("preset", "default")
@@ -79,6 +79,16 @@ def _train(argv: list[str]) -> int:
     with show_progress("steps") as progress:
         names = {"algo": algo, "preset": preset}
         return start(config, names, args.out, args.resume, console.print, progress)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold a JSON object of algo, preset and fields")
+    return found
 
 
 def _fields(rest: Sequence[str]) -> dict[str, Any]:

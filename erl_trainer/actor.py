@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from erl_envs import rollout
-from erl_envs.core import Attempt, Reflection, TextEnv
+from erl_envs.core import Attempt, EnvError, Reflection, TextEnv
 from erl_envs.policies.base import Policy, PolicyError, Sampling
 from erl_envs.reflection import retry_prompt
-from erl_envs.rollout import EnvPool, Job, Play, Player, Role
+from erl_envs.rollout import EnvPool, Job, Play, Player, Role, failure
 from erl_trainer.config import Config
+from erl_trainer.processes import share, unshare
 from erl_trainer.types import Stage
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ class Actor:
     Attributes:
         seconds: Of each stage since the last `take_costs`.
         tokens: Sampled in each stage since then.
+        failures: Why reflections failed since then.
     """
 
     def __init__(self, pool: EnvPool, players: Mapping[Role, Player], concurrency: int) -> None:
@@ -40,6 +42,7 @@ class Actor:
         self._concurrency = concurrency
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.tokens: defaultdict[str, int] = defaultdict(int)
+        self.failures: list[str] = []
 
     def attempt(
         self, jobs: Sequence[Job], stage: str, prompts: Sequence[str] | None = None
@@ -76,12 +79,15 @@ class Actor:
             A reflection for each, in order; None where the reflector failed.
         """
 
-        def play(env: TextEnv, i: int) -> Play[Reflection | PolicyError]:
-            env.reset(options={"task": jobs[i].task})
-            return rollout.reflect(env, jobs[i], attempts[i], memories[i])
+        def play(env: TextEnv, i: int) -> Play[Reflection | EnvError | PolicyError]:
+            try:
+                env.reset(options={"task": jobs[i].task})
+            except EnvError as error:
+                return error
+            return (yield from rollout.reflect(env, jobs[i], attempts[i], memories[i]))
 
         written = self._play(Stage.REFLECTION, jobs, play)
-        found = [r if isinstance(r, Reflection) else None for r in written]
+        found = [self._unless_failed(r) for r in written]
         self.tokens[Stage.REFLECTION] += sum(r.usage.completion_tokens for r in found if r)
         return found
 
@@ -90,17 +96,27 @@ class Actor:
         shown: list[Reflection | None] = []
         for job, attempt in zip(jobs, attempts, strict=True):
             env = self._pool.lend(job.task.env)
-            env.reset(options={"task": job.task})
-            shown.append(Reflection([], None, retry_prompt(env, attempt)))
+            try:
+                env.reset(options={"task": job.task})
+                shown.append(Reflection([], None, retry_prompt(env, attempt)))
+            except EnvError as error:
+                shown.append(self._unless_failed(error))
             self._pool.give_back(env)
         return shown
 
-    def take_costs(self) -> tuple[dict[str, float], dict[str, int]]:
-        """Seconds and sampled tokens of each stage since the last call."""
-        costs = dict(self.seconds), dict(self.tokens)
+    def take_costs(self) -> tuple[dict[str, float], dict[str, int], list[str]]:
+        """Seconds and sampled tokens of each stage, and failures, since the last call."""
+        costs = dict(self.seconds), dict(self.tokens), list(self.failures)
         self.seconds.clear()
         self.tokens.clear()
+        self.failures.clear()
         return costs
+
+    def _unless_failed(self, written: Reflection | EnvError | PolicyError) -> Reflection | None:
+        if isinstance(written, Reflection):
+            return written
+        self.failures.append(failure(written))
+        return None
 
     def _play(
         self, stage: str, jobs: Sequence[Job], play: Callable[[TextEnv, int], Play[T]]
@@ -118,3 +134,28 @@ class Actor:
         results = dict(rollout.drive(plays, self._players, self._concurrency))
         self.seconds[stage] += time.perf_counter() - began
         return [results[i] for i in range(len(jobs))]
+
+
+class Team:
+    """The actor of each process, together one: each plays its share, and all get all of it."""
+
+    def __init__(self, actor: Actor) -> None:
+        """Args: actor: this process's."""
+        self._actor = actor
+
+    def attempt(
+        self, jobs: Sequence[Job], stage: str, prompts: Sequence[str] | None = None
+    ) -> list[Attempt]:
+        """See `Actor.attempt`; the jobs are the same on all processes."""
+        told = None if prompts is None else share(prompts)
+        return unshare(self._actor.attempt(share(jobs), stage, told))
+
+    def reflect(
+        self, jobs: Sequence[Job], attempts: Sequence[Attempt], memories: Sequence[str | None]
+    ) -> list[Reflection | None]:
+        """See `Actor.reflect`."""
+        return unshare(self._actor.reflect(share(jobs), share(attempts), share(memories)))
+
+    def show(self, jobs: Sequence[Job], attempts: Sequence[Attempt]) -> list[Reflection | None]:
+        """See `Actor.show`."""
+        return unshare(self._actor.show(share(jobs), share(attempts)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from erl_envs.options import check
 from erl_envs.policies.nano import OPTIONS as NANO
@@ -14,10 +14,21 @@ Algo = Literal["erl", "grpo"]
 Preset = Literal["default", "paper"]
 
 
-_POSITIVE = (
-    *("steps", "tasks_per_step", "group_size", "eval_samples", "min_group", "minibatches"),
-    *("token_budget", "logit_chunk", "concurrency", "constant"),
-)
+_AT_LEAST = {
+    1: (
+        *("steps", "tasks_per_step", "group_size", "eval_samples", "min_group", "minibatches"),
+        *("max_tokens", "reflect_max_tokens", "token_budget", "logit_chunk", "concurrency"),
+        *("constant", "checkpoint_every"),
+    ),
+    0: (
+        *("eval_tasks", "eval_every", "sample_every", "warmup", "lora_rank", "max_failures"),
+        *("lr", "weight_decay", "grad_clip", "kl_weight", "distill_weight"),
+    ),
+}
+"""Bound → fields."""
+
+FREE = frozenset({"token_budget", "logit_chunk", "concurrency", "checkpoint_every"})
+"""Fields that may change within a run: what is in memory at a time, how often it is saved."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +84,12 @@ class Config:
         kl_weight: Of the k3 divergence from the model before training.
         importance_cap: Cap of the weight that corrects sampler for trainer; None for no weight.
         updates: `joint` learns a step's samples in one optimizer update; `staged` in three (first
-            attempts; reflections and second attempts; internalization), as the paper's code does.
+            attempts; reflections and second attempts; internalization), as the paper's code does;
+            PPO's ratio then starts at 1 in each, and the importance weight tells what came before.
         minibatches: Optimizer updates that a joint batch is divided into.
 
         lr: Learning rate, constant after `warmup`.
-        warmup: Steps.
+        warmup: Optimizer updates over which it rises.
         weight_decay: AdamW's.
         grad_clip: Greatest norm of a gradient.
         lora_rank: Rank of LoRA adapters on all linear layers; 0 trains every weight.
@@ -165,9 +177,10 @@ class Config:
             ValueError: A value is not valid, or two do not go together; the message says which.
         """
         check(self)
-        for name in _POSITIVE:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        for least, names in _AT_LEAST.items():
+            for name in names:
+                if not getattr(self, name) >= least:  # NaN is not either
+                    raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
         if self.temperature <= 0 or self.reflect_temperature <= 0:
             raise ValueError("training samples: its temperatures must be above 0")
         if self.group_size == 1 and self.second_attempt == "none" and self.advantage != "raft":
@@ -227,8 +240,11 @@ def configure(preset: Preset, algo: Algo, **fields: Any) -> Config:
     """A configuration: a preset, the algorithm's own settings, then what is given.
 
     Raises:
-        ValueError: An unknown field or a bad value; the message lists the valid ones.
+        ValueError: An unknown name or field, or a bad value; the message lists the valid ones.
     """
+    for what, name, kind in (("algo", algo, Algo), ("preset", preset, Preset)):
+        if name not in get_args(kind):
+            raise ValueError(f"unknown {what} {name!r}; valid: {', '.join(get_args(kind))}")
     known = {f.name for f in dataclasses.fields(Config)}
     if unknown := sorted(set(fields) - known):
         raise ValueError(f"unknown field {unknown[0]!r}; valid: {', '.join(sorted(known))}")

@@ -1,4 +1,4 @@
-"""Whether a model's context holds an environment's longest conversation, before time is spent."""
+"""Whether a model's context holds the longest conversations of a run, before time is spent."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import Any
 
 import erl_envs
 from erl_envs import tasks
-from erl_envs.core import EnvError, Message, TextEnv
+from erl_envs.core import Attempt, EnvError, Message, Task, TextEnv
 from erl_envs.policies.local import context_length
+from erl_envs.reflection import reflection_messages, retry_prompt
 from erl_trainer.config import Config
 
 PROBED = 16
 """Tasks that are looked at."""
+
+TEMPLATE = 8
+"""Tokens that a chat template puts around a turn."""
 
 
 def check_context(config: Config, model: Any, tokenizer: Any) -> None:
@@ -22,36 +26,62 @@ def check_context(config: Config, model: Any, tokenizer: Any) -> None:
         ValueError: It is too short; the message says how long it must be.
     """
     context = context_length(model)
-    need = needed_context(config, tokenizer)
+    need, what = needed_context(config, tokenizer)
     if need > context:
         raise ValueError(
             f"{config.model} reads {context} tokens; {config.env} with these options needs about "
-            f"{need}: fewer max_turns, shorter messages (max_tokens), or a model that reads more"
+            f"{need} for {what}: fewer max_turns, shorter messages (max_tokens), or a model that "
+            "reads more"
         )
 
 
-def needed_context(config: Config, tokenizer: Any) -> int:
-    """Tokens of the longest attempt that the first tasks of the training split may come to."""
+def needed_context(config: Config, tokenizer: Any) -> tuple[int, str]:
+    """Tokens of the longest conversation that training may come to, and which it is."""
     env = erl_envs.make(config.env, **config.options)
     probed = tasks.load(config.env, config.train_split, **config.options)[:PROBED]
-    return max(_attempt_tokens(env, task, config.max_tokens, tokenizer) for task in probed)
+    return max(_needed(env, task, config, tokenizer) for task in probed)
 
 
-def _attempt_tokens(env: TextEnv, task: Any, max_tokens: int, tokenizer: Any) -> int:
+def _needed(env: TextEnv, task: Task, config: Config, tokenizer: Any) -> tuple[int, str]:
+    def length(*texts: str) -> int:
+        return sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+
+    opening, answers, feedback = _play(env, task)
+    turn = max(length(text) for text in answers) + config.max_tokens + TEMPLATE
+    turns = env.max_turns * turn
+    attempt = length(env.system_prompt, answers[0]) + turns
+    need = attempt, "an attempt"
+    shown = Attempt(task, 0, opening, [], 0.0, feedback, "", True)
+    if config.second_attempt == "transcript":
+        told = length(retry_prompt(env, shown)) + turns
+        need = max(need, (told + length(answers[0]) + turns, "an attempt under an attempt"))
+    elif config.second_attempt == "reflection":
+        rulebook = config.reflect_max_tokens
+        need = max(need, (attempt + rulebook, "an attempt under a rulebook"))
+        if config.reflector == "policy":
+            asked = length(*(m["content"] for m in reflection_messages(env, shown))) + turns
+            remembered = 0 if config.memory == "none" else rulebook
+            need = max(need, (asked + remembered + rulebook, "a reflection"))
+    return need
+
+
+def _play(env: TextEnv, task: Task) -> tuple[list[Message], list[str], str]:
+    """An attempt that says the oracle's first message again and again.
+
+    Returns:
+        Its opening, what the environment answered (the first observation too), its feedback.
+    """
     observation, _ = env.reset(seed=0, options={"task": task})
     opening: list[Message] = [
         {"role": "system", "content": env.system_prompt},
         {"role": "user", "content": observation},
     ]
-    texts = [message["content"] for message in opening]
-    longest = _length(tokenizer, observation)
+    answers, feedback, done = [observation], "", False
     with contextlib.suppress(EnvError):  # an environment that fails is the run's affair
-        for message in (env.oracle() or [])[:1]:
-            observation, *_ = env.step(message)
-            longest = max(longest, _length(tokenizer, observation))
-    turn = longest + max_tokens + 8  # a chat template's own tokens
-    return sum(_length(tokenizer, text) for text in texts) + env.max_turns * turn
-
-
-def _length(tokenizer: Any, text: str) -> int:
-    return len(tokenizer.encode(text, add_special_tokens=False))
+        message = (env.oracle() or [""])[0]
+        while not done:
+            observation, _, terminated, truncated, info = env.step(message)
+            answers.append(observation)
+            done = terminated or truncated
+        feedback = info["feedback"]
+    return opening, answers, feedback

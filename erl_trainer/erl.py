@@ -7,6 +7,7 @@ removed. A step's attempts are all made before anything is learnt.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -92,7 +93,7 @@ def collect(
         cfg: Which stages there are.
         seed: Of the step's random streams.
     """
-    jobs = [Job(task, sample, seed) for task in tasks for sample in range(cfg.group_size)]
+    jobs = [*samples_of(tasks, cfg.group_size, seed)]
     firsts = actor.attempt(jobs, Stage.ATTEMPT_1)  # y1 ~ π(·|x)
     trials = [Trial(job, first) for job, first in zip(jobs, firsts, strict=True)]
     if cfg.second_attempt != "none":  # else this is GRPO
@@ -109,6 +110,15 @@ def collect(
     if cfg.updates == "staged":
         samples = [replace(s, update=STAGED[s.stage]) for s in samples]
     return Step(trials, samples, credit, [*lessons(trials, cfg)])
+
+
+def samples_of(tasks: Sequence[Task], group_size: int, seed: int) -> Iterator[Job]:
+    """`group_size` samples of each task; one that comes again has further ones, not the same."""
+    played: Counter[str] = Counter()
+    for task in tasks:
+        for _ in range(group_size):
+            yield Job(task, played[task.id], seed)
+            played[task.id] += 1
 
 
 def reflect(failed: Sequence[Trial], actor: Actor, memory: ReflectionMemory, cfg: Config) -> None:
@@ -208,7 +218,7 @@ def lessons(trials: Sequence[Trial], cfg: Config) -> Iterator[Lesson]:
     for trial in trials:
         second, rulebook = trial.second, trial.reflection and trial.reflection.rulebook
         if rulebook and second and second.valid and second.reward >= cfg.threshold:
-            yield Lesson(trial.job.task, opening(trial), rulebook)
+            yield Lesson(opening(trial), rulebook)
 
 
 def opening(trial: Trial) -> str:

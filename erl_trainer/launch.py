@@ -12,15 +12,14 @@ from typing import Any
 import torch
 
 from erl_envs.arguments import FAILED, OK
-from erl_envs.policies import nano
+from erl_envs.policies import PolicyError, nano
 from erl_envs.policies.transformers import load as load_model
 from erl_trainer import checkpoint
-from erl_trainer.config import Config, to_json
+from erl_trainer.config import FREE, Config, to_json
 from erl_trainer.context import check_context
-from erl_trainer.learner import NotFinite
 from erl_trainer.processes import rank_and_size
-from erl_trainer.train import EnvFailures, Run, train
-from erl_trainer.types import StopReason
+from erl_trainer.sync import StaleSampler
+from erl_trainer.train import STOPPED, STOPS, Run, train
 
 
 def start(
@@ -56,7 +55,10 @@ def start(
         str(nano.folder(config.env)) if config.model == "nano" else config.model
     )
     check_context(config, model, tokenizer)
-    run = Run(config, model.to(getattr(torch, config.dtype)), tokenizer, out)
+    try:
+        run = Run(config, model.to(getattr(torch, config.dtype)), tokenizer, out)
+    except (PolicyError, StaleSampler) as failure:
+        raise ValueError(f"cannot sample with backend {config.backend}: {failure}") from failure
     if is_first:  # nothing is written before all of the above is known to work
         out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(written, indent=1) + "\n"
@@ -67,13 +69,17 @@ def start(
         say(f"going on from step {run.step}")
     try:
         train(run, say, progress)
-    except (NotFinite, EnvFailures) as failure:
-        kind = isinstance(failure, NotFinite)
-        reason = StopReason.NOT_FINITE if kind else StopReason.ENV_FAILURES
+    except tuple(STOPS) as failure:
         if is_first:
+            reason = next(STOPS[kind] for kind in STOPS if isinstance(failure, kind))
             done = {"reason": reason, "step": run.step, "message": str(failure)}
-            (out / "stopped.json").write_text(json.dumps(done) + "\n", encoding="utf-8")
-            print(f"stopped at step {run.step}: {failure}; the state is saved", file=sys.stderr)
+            (out / STOPPED).write_text(json.dumps(done) + "\n", encoding="utf-8")
+            saved = checkpoint.latest(out / "checkpoints")
+            goes_on = f"from {saved}" if saved else "from the beginning"
+            print(
+                f"stopped at step {run.step}: {failure}; --resume goes on {goes_on}",
+                file=sys.stderr,
+            )
         return FAILED
     finally:
         run.sampler.policy.close()
@@ -95,8 +101,7 @@ def check_folder(written: Mapping[str, Any], out: Path, resume: bool) -> None:
         if not resume:
             raise ValueError(f"{out} holds a run; go on with it by --resume, or give another --out")
         held = json.loads(path.read_text(encoding="utf-8"))
-        # more steps, or another batch in memory, are the same run
-        free = {"steps", "token_budget", "logit_chunk", "concurrency", "checkpoint_every"}
+        free = {"steps", *FREE}  # more steps are the same run
         differing = [k for k in sorted(written) if k not in free and held.get(k) != written[k]]
         if differing:
             raise ValueError(f"{out} holds a run with another {differing[0]}; give another --out")

@@ -21,7 +21,7 @@ from erl_trainer.forward import Scorer, bare, logprobs
 from erl_trainer.objective import Objective, Old, Size
 from erl_trainer.optimizer import MasterAdamW
 from erl_trainer.processes import gather, rank_and_size
-from erl_trainer.types import Kind, Sample
+from erl_trainer.types import Kind, Sample, sampled_ids
 
 Metrics = dict[str, float]
 
@@ -159,10 +159,11 @@ class Learner:
                 f"a sample of task {sample.task} has {longest} tokens but the model reads "
                 f"{self._context}: take one that reads {longest}, or fewer or shorter messages"
             )
-        learnt = _learnt(sample.ids, sample.sampled)
+        learnt = sampled_ids(sample.ids, sample.sampled)
         if not learnt:
             raise ValueError(f"a sample of task {sample.task} has no sampled token to learn")
-        if sample.kind == "match" and learnt != _learnt(sample.teacher_ids, sample.teacher_sampled):
+        taught = sampled_ids(sample.teacher_ids, sample.teacher_sampled)
+        if sample.kind == "match" and learnt != taught:
             raise ValueError(f"a sample of task {sample.task} has other tokens than its teacher")
 
     def _has_credit(self, sample: Sample) -> bool:
@@ -230,10 +231,6 @@ def _with_adapters(model: Any, config: Config) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return get_peft_model(model, lora)
-
-
-def _learnt(ids: Sequence[int], sampled: Sequence[bool]) -> list[int]:
-    return [token for token, was in zip(ids, sampled, strict=True) if was]
 
 
 def _tokens(samples: Sequence[Sample]) -> int:

@@ -40,7 +40,7 @@ def policy_loss(
 
     Args:
         logp_N: Log-probabilities (nats) under the weights that learn.
-        old_logp_N: The same before the first update; no gradient.
+        old_logp_N: The same before the batch's first update; no gradient.
         adv_N: Advantages.
         clip_low: The ratio counts down to 1 - this.
         clip_high: And up to 1 + this (DAPO's higher bound, Yu 2025).
@@ -58,14 +58,14 @@ def policy_loss(
 def importance_weight(
     trainer_logp_N: torch.Tensor, sampler_logp_N: torch.Tensor, cap: float
 ) -> torch.Tensor:
-    """What corrects tokens that another program sampled: min(π_trainer / π_sampler, cap), detached.
+    """What corrects tokens that others sampled: min(π_trainer / π_sampler, cap), detached.
 
     Truncated importance sampling (Ionides 2008), for sampler and trainer that round differently
-    (Yao 2025).
+    (Yao 2025), and for the updates since, where a step's are staged.
 
     Args:
-        trainer_logp_N: Log-probabilities (nats) under the weights that sampled, by the trainer.
-        sampler_logp_N: The same by the sampler.
+        trainer_logp_N: Log-probabilities (nats) by the trainer, before the batch's first update.
+        sampler_logp_N: The sampler's, as it sampled.
         cap: Greatest weight.
     """
     return (trainer_logp_N - sampler_logp_N).detach().exp().clamp(max=cap)

@@ -11,19 +11,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from erl_envs.core import Task
-
 
 class Lesson(NamedTuple):
     """A rulebook whose second attempt succeeded.
 
     Attributes:
-        task: What it was written for.
-        opening: The task's first observation.
+        opening: First observation of the task it was written for.
         rulebook: The text.
     """
 
-    task: Task
     opening: str
     rulebook: str
 

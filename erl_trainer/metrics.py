@@ -73,9 +73,9 @@ class Log:
 
     def __init__(self, path: Path, step: int) -> None:
         """Drop what was written after `step`; a line cut off by a crash goes too."""
-        kept = [line for line in _lines(path) if line["step"] <= step]
+        kept = [text + "\n" for text, line in _lines(path) if line["step"] <= step]
         part = path.with_suffix(".part")
-        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        part.write_text("".join(kept), encoding="utf-8")
         part.replace(path)
         self._file = path.open("a", encoding="utf-8")
 
@@ -89,12 +89,13 @@ class Log:
         self._file.close()
 
 
-def _lines(path: Path) -> Iterable[dict[str, Any]]:
+def _lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
     if not path.exists():
         return
-    for text in path.read_text(encoding="utf-8").splitlines():
+    # texts may hold other characters that end a line to `splitlines`
+    for text in path.read_text(encoding="utf-8").split("\n"):
         try:
-            yield json.loads(text)
+            yield text, json.loads(text)
         except json.JSONDecodeError:
             return
 

@@ -31,7 +31,7 @@ class Size(NamedTuple):
 
 
 class Old(NamedTuple):
-    """Log-probabilities (nats) before the first update: at temperature 1, and at the policy's."""
+    """Log-probabilities (nats) before a batch's first update: at temperature 1, at the policy's."""
 
     logp_N: torch.Tensor
     tempered_N: torch.Tensor

@@ -23,13 +23,26 @@ def share(items: Sequence[T]) -> list[T]:
     return list(items[rank::size])
 
 
+def unshare(items: Sequence[T]) -> list[T]:
+    """What came of everybody's `share`, on every process, in the order of what was shared."""
+    parts = _gather_parts(items)
+    whole: list[Any] = [None] * sum(map(len, parts))
+    for rank, part in enumerate(parts):
+        whole[rank :: len(parts)] = part
+    return whole
+
+
 def gather(items: Sequence[T]) -> list[T]:
     """Everybody's items, on every process, in the order of processes."""
+    return [item for part in _gather_parts(items) for item in part]
+
+
+def _gather_parts(items: Sequence[T]) -> list[list[T]]:
     import torch.distributed as dist
 
     _, size = rank_and_size()
     if size == 1:
-        return list(items)
+        return [list(items)]
     parts: list[Any] = [None] * size
     dist.all_gather_object(parts, list(items))
-    return [item for part in parts for item in part]
+    return parts

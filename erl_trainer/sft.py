@@ -37,6 +37,9 @@ def main(argv: list[str]) -> int:
         ValueError: A run, a model or a folder is not usable, or no episode succeeded.
     """
     args = _parser().parse_args(argv)
+    for name in ("epochs", "batch"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be 1 or more, got {getattr(args, name)}")
     if args.out.exists() and any(args.out.iterdir()):
         raise ValueError(f"{args.out} is not empty; give another --out")
     episodes = [e for run in args.runs for e in read_episodes(run / "episodes.jsonl")]

@@ -10,30 +10,33 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from erl_envs import policies, tasks
-from erl_envs.core import Task, digest
-from erl_envs.policies.base import Sampling
+from erl_envs.core import Attempt, Task, digest
+from erl_envs.policies.base import PolicyError, Sampling
 from erl_envs.rollout import EnvPool, Job, Player
 from erl_trainer import checkpoint
-from erl_trainer.actor import Actor, players
+from erl_trainer.actor import Actor, Team, players
 from erl_trainer.batching import pad_id
 from erl_trainer.config import Config, to_json
-from erl_trainer.erl import Step, Trial, collect
+from erl_trainer.erl import Step, collect
 from erl_trainer.learner import Learner, NotFinite, merge
 from erl_trainer.memory import load_memory
 from erl_trainer.metrics import Log, Trackers, describe, mean, sample_json
 from erl_trainer.processes import gather, rank_and_size, share
-from erl_trainer.sync import load_sampler, verify
-from erl_trainer.types import Stage, StopReason
+from erl_trainer.sync import StaleSampler, load_sampler, verify
+from erl_trainer.types import Stage, StopReason, sampled_ids
 
 EVALUATION = Sampling(temperature=0.7, top_p=0.8, top_k=20)
 """How evaluation samples (PAPER: Training)."""
+
+DONE, STOPPED = ENDINGS = ("done.json", "stopped.json")
+"""What tells that a run has ended: all its steps done, or stopped before."""
 
 TIMES = {
     Stage.ATTEMPT_1: "time/rollout",
@@ -113,70 +116,94 @@ class Run:
         self.sampler.sync(self.learner.model)
 
     def evaluate(self) -> dict[str, float]:
-        """The paper's protocol: first attempts, the initial prompt, n samples of each task."""
+        """The paper's protocol: first attempts, the initial prompt, n samples of each task.
+
+        Raises:
+            TooManyFailures: Of its attempts.
+        """
         seed = stream("evaluation", self.config.seed, self.step)
         jobs = [
             Job(task, n, seed) for task in self.eval_tasks for n in range(self.config.eval_samples)
         ]
-        attempts = self.judge.attempt(share(jobs), Stage.ATTEMPT_1)
-        seconds, _ = self.judge.take_costs()
-        reward = mean(gather([a.reward for a in attempts if a.valid]))
+        attempts = Team(self.judge).attempt(jobs, Stage.ATTEMPT_1)
+        seconds, _, _ = self.judge.take_costs()
+        where = f"attempts of the evaluation after step {self.step}"
+        self._check_failures(where, faults(attempts), len(attempts))
+        reward = mean(a.reward for a in attempts if a.valid)
         found = {"time/evaluation": sum(seconds.values())}
         return found if reward is None else {"eval/reward": reward, **found}
 
     def train_step(self) -> tuple[dict[str, float], Step]:
-        """Collect, learn, synchronise, remember."""
+        """Collect, learn, synchronise, remember.
+
+        Raises:
+            NotFinite: A loss or gradient is not finite.
+            TooManyFailures: Of the step's attempts and reflections.
+            StaleSampler: The sampler did not take the new weights.
+            PolicyError: It does not answer.
+        """
         cfg = self.config
         chosen = batch(self.train_tasks, self.step, cfg.tasks_per_step, cfg.seed)
         seed = stream("training", cfg.seed, self.step)
-        collected = collect(share(chosen), self.actor, self.memory, cfg, seed)
-        trials = gather(collected.trials)  # before anyone stops: all processes stop together
-        self._check_failures(trials)
+        # every process collects the whole step: credit and memory are as one process has them
+        collected = collect(chosen, Team(self.actor), self.memory, cfg, seed)
+        seconds, sampled, failures = self.actor.take_costs()
+        played = [a for t in collected.trials for a in (t.first, t.second) if a is not None]
+        self._check_failures(f"attempts of step {self.step + 1}", faults(played), len(played))
+        unwritten, written = gather(failures), [t for t in collected.trials if t.reflection]
+        count = len(written) + len(unwritten)
+        self._check_failures(f"reflections of step {self.step + 1}", unwritten, count)
         began = time.perf_counter()
-        updates = sorted(set(gather([s.update for s in collected.samples])))
         learnt = merge(
-            self.learner.update([s for s in collected.samples if s.update == number])
-            for number in updates
+            self.learner.update(share([s for s in collected.samples if s.update == number]))
+            for number in sorted({s.update for s in collected.samples})
         )
         self.totals["tokens/trained"] += learnt.pop("tokens", 0.0)
         self.totals["updates"] += learnt.pop("updates", 0.0)
         self.sampler.sync(self.learner.model)
         gap = verify(self.sampler, self.learner.model, self.learner.log_probs)
         trained = time.perf_counter() - began
-        self.memory.store(gather(collected.lessons))
+        self.memory.store(collected.lessons)
         self.step += 1
-        seconds, sampled = self.actor.take_costs()
         self.totals["tokens/sampled"] += sum(gather([sum(sampled.values())]))
-        rewards = describe(trials)
+        rewards = describe(collected.trials)
+        credit = collected.credit
         return {
             **{k: v for k, v in rewards.items() if v is not None},
             **learnt,
             **{TIMES[Stage(stage)]: value for stage, value in seconds.items()},
             "time/training": trained,
-            **self._groups(collected),
+            "groups": credit.groups,
+            "groups/flat": credit.flat,
+            "groups/small": credit.small,
             "sync_gap": gap,
         }, collected
 
-    def _groups(self, collected: Step) -> dict[str, float]:
-        """How many groups there are, without any variance, and too small to compare, over all."""
-        credit = collected.credit
-        everyones = gather([(credit.groups, credit.flat, credit.small)])
-        names = ("groups", "groups/flat", "groups/small")
-        return dict(zip(names, map(sum, zip(*everyones, strict=True)), strict=True))
-
-    def _check_failures(self, trials: Sequence[Trial]) -> None:
-        played = [a for t in trials for a in (t.first, t.second) if a is not None]
-        reasons = Counter(a.error for a in played if not a.valid)
-        if reasons.total() > self.config.max_failures * len(played):
-            told = "; ".join(f"{count}× {reason}" for reason, count in reasons.most_common(3))
-            raise EnvFailures(
-                f"{reasons.total()} of {len(played)} attempts of step {self.step + 1} failed "
-                f"outside the policy: {told}"
+    def _check_failures(self, what: str, reasons: Sequence[str], count: int) -> None:
+        if len(reasons) > self.config.max_failures * count:
+            most = Counter(reasons).most_common(3)
+            told = "; ".join(f"{number}× {reason}" for reason, number in most)
+            raise TooManyFailures(
+                f"{len(reasons)} of {count} {what} failed outside the policy: {told}"
             )
 
 
-class EnvFailures(RuntimeError):
-    """The environment failed for more of a step's attempts than the configuration allows."""
+def faults(attempts: Sequence[Attempt]) -> list[str]:
+    """Why attempts failed that neither their policy nor their reward tells of."""
+    return [a.error for a in attempts if a.error is not None]
+
+
+class TooManyFailures(RuntimeError):
+    """More attempts or reflections failed than the configuration allows; the reasons."""
+
+
+STOPS: Mapping[type[RuntimeError], StopReason] = {
+    NotFinite: StopReason.NOT_FINITE,
+    TooManyFailures: StopReason.FAILURES,
+    StaleSampler: StopReason.SAMPLER,
+    PolicyError: StopReason.SAMPLER,
+}
+"""What stops a run."""
 
 
 def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
@@ -188,8 +215,8 @@ def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], N
         progress: Tells (steps done, steps in all).
 
     Raises:
-        NotFinite: A loss or gradient was not finite; the state before it is saved.
-        EnvFailures: The environment failed too often; the state before it is saved.
+        RuntimeError: One of `STOPS`, from which the latest checkpoint goes on: that of the step
+            before where the step had learnt nothing yet, else an earlier one.
     """
     cfg, folder = run.config, run.folder
     first_process = rank_and_size()[0] == 0
@@ -199,20 +226,21 @@ def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], N
             found = run.evaluate()
             if writer:
                 writer.metrics(found)
-            say(f"before training: {found.get('eval/reward', 0):.3f}")
+            say(f"before training: {_reward(found)}")
         while run.step < cfg.steps:
             progress(run.step, cfg.steps)
-            began = time.perf_counter()
+            began, before = time.perf_counter(), (run.step, run.learner.updates)
             try:
                 found, collected = run.train_step()
-            except (NotFinite, EnvFailures):
-                run.save()
+                if found["groups"] == found["groups/flat"]:
+                    say(f"step {run.step}: in no group do the rewards differ")
+                if cfg.eval_every and run.step % cfg.eval_every == 0:
+                    found |= run.evaluate()
+                    say(f"step {run.step}: {_reward(found)}")
+            except tuple(STOPS):
+                if (run.step, run.learner.updates) == before:  # else it is half learnt
+                    run.save()
                 raise
-            if found["groups"] == found["groups/flat"]:
-                say(f"step {run.step}: in no group do the rewards differ")
-            if cfg.eval_every and run.step % cfg.eval_every == 0:
-                found |= run.evaluate()
-                say(f"step {run.step}: {found.get('eval/reward', 0):.3f}")
             run.totals["time/wall"] += time.perf_counter() - began
             if writer:
                 writer.metrics(found)
@@ -223,7 +251,7 @@ def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], N
         checkpoint.save_model(run.learner.model, run.tokenizer, folder / "model")
         if writer:
             done = {"reason": StopReason.STEPS, "step": run.step}
-            (folder / "done.json").write_text(json.dumps(done) + "\n", encoding="utf-8")
+            (folder / DONE).write_text(json.dumps(done) + "\n", encoding="utf-8")
     finally:
         if writer:
             writer.close()
@@ -235,6 +263,8 @@ class _Writer:
     def __init__(self, run: Run) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
         self._run = run
+        for name in ENDINGS:
+            (run.folder / name).unlink(missing_ok=True)  # of the part that this one goes on with
         done = run.step or -1  # before step 1 it is evaluated once more
         self._metrics = Log(run.folder / "metrics.jsonl", done)
         self._samples = Log(run.folder / "samples.jsonl", done)
@@ -249,7 +279,7 @@ class _Writer:
         every = self._run.config.sample_every
         if every and (self._run.step - 1) % every == 0:
             for sample in collected.samples:
-                text = self._run.tokenizer.decode(_answer(sample.ids, sample.sampled))
+                text = self._run.tokenizer.decode(sampled_ids(sample.ids, sample.sampled))
                 self._samples.write(sample_json(self._run.step, sample, text))
 
     def close(self) -> None:
@@ -258,9 +288,9 @@ class _Writer:
         self._trackers.close()
 
 
+def _reward(found: Mapping[str, float]) -> str:
+    return f"{found['eval/reward']:.3f}" if "eval/reward" in found else "no attempt was valid"
+
+
 def _rounded(line: dict[str, float]) -> dict[str, float]:
     return {k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()}
-
-
-def _answer(ids: Sequence[int], sampled: Sequence[bool]) -> list[int]:
-    return [token for token, was in zip(ids, sampled, strict=True) if was]

@@ -25,7 +25,8 @@ class StopReason(StrEnum):
 
     STEPS = "steps"
     NOT_FINITE = "not_finite"
-    ENV_FAILURES = "env_failures"
+    FAILURES = "failures"
+    SAMPLER = "sampler"
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,12 @@ class Sample:
     update: int = 0
     teacher_ids: Sequence[int] = ()
     teacher_sampled: Sequence[bool] = ()
+
+
+def sampled_ids(ids: Sequence[int], sampled: Sequence[bool]) -> list[int]:
+    """The ids that were sampled.
+
+    Raises:
+        ValueError: There are not as many flags as ids.
+    """
+    return [token for token, was in zip(ids, sampled, strict=True) if was]

@@ -481,6 +481,20 @@ class TestCommand:
         assert "run 1 of 1" in capsys.readouterr().err
         assert results.read(out / "results.json").records[1].ended
 
+    def test_a_kept_run_with_another_configuration_is_run_again(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        grid = {**GRID, "base": {**GRID["base"], "group_size": 20}, "seeds": [0]}
+        (tmp_path / "grid.json").write_text(json.dumps(grid))
+        argv = [str(tmp_path / "grid.json"), "--out", str(tmp_path / "out")]
+        assert command.main(argv) == 0
+        (tmp_path / "out" / "runs").rename(tmp_path / "away")
+        del grid["base"]["group_size"]  # now the default of 4 or 10
+        (tmp_path / "grid.json").write_text(json.dumps(grid))
+        capsys.readouterr()
+        assert command.main(argv) == 0
+        assert "run 5 of 5" in capsys.readouterr().err
+
     def test_failures(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "out/runs/sokoban/erl").mkdir(parents=True)
         (tmp_path / "out/runs/sokoban/erl/fail").touch()

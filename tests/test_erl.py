@@ -139,6 +139,16 @@ def test_grpo_is_the_same_code_with_stages_off() -> None:
     assert step.lessons == []
 
 
+def test_a_task_that_comes_twice_has_further_samples_not_the_same() -> None:
+    script = Script([0.0, 1.0, 0.0, 0.0, 1.0, 1.0], [0.0] * 3)
+    step = run(script, tasks=(TASK, OTHER, TASK))
+    asked = [(TASK, 0), (TASK, 1), (OTHER, 0), (OTHER, 1), (TASK, 2), (TASK, 3)]
+    assert script.asked[0][1] == asked
+    firsts = [s for s in step.samples if s.stage == Stage.ATTEMPT_1]
+    # one group of four: rewards 0, 1, 1, 1, mean 3/4
+    assert [s.advantage for s in firsts] == [-0.75, 0.25, 0.0, 0.0, 0.25, 0.25]
+
+
 def test_where_all_succeed_nobody_reflects() -> None:
     script = Script([1.0, 1.0], [])
     step = run(script)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,15 @@ def test_a_deal_that_is_the_papers_is_dealt_again() -> None:
 
 
 @pytest.mark.parametrize("game", GAMES)
+def test_a_false_memory_is_not_the_papers_deal_either(game: boards.Game) -> None:
+    random, own = rng(0), games.opaque(game)
+    one, other = games.ROLES[game][:2]
+    near = games._complete(game, {**own, one: own[other], other: own[one]})
+    muddled = [games._muddle(game, near, random) for _ in range(100)]
+    assert all(symbols not in (own, near) for symbols in muddled)
+
+
+@pytest.mark.parametrize("game", GAMES)
 def test_no_test_board_is_drawn(game: boards.Game) -> None:
     random = rng(1)
     drawn = [games.draw_task(game, random) for _ in range(300)]
@@ -101,8 +111,6 @@ def test_no_test_board_is_drawn(game: boards.Game) -> None:
 def test_the_guide_walks_a_shortest_way(game: boards.Game) -> None:
     env = erl_envs.make(game)
     for task in tasks.load(game, "small-test")[:40]:
-        if "seed" in task.params:
-            continue
         env.reset(options={"task": task})
         plan = env.solve()
         assert plan is not None
@@ -309,6 +317,8 @@ def test_pretraining_resumes_bit_for_bit(words: Any, tmp_path: Any, monkeypatch:
     parts = pretrain.pretrain(recipe, words, tmp_path / "parts")
     for one, two in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.equal(one, two)
+    with pytest.raises(ValueError, match="parts holds a model with another seed"):
+        pretrain.pretrain(replace(recipe, seed=1), words, tmp_path / "parts")
 
 
 def test_reflection_prompts_fit_the_longest_shape(words: Any) -> None:

@@ -161,6 +161,32 @@ def test_an_env_error_makes_an_invalid_attempt_that_keeps_its_turns(
     assert len(attempt.turns) == 1 and attempt.reward == 0.0
 
 
+class Closed(FrozenLake):
+    """Its outside world is not there when an attempt at a board of three begins."""
+
+    name = "closed"
+
+    def begin(self, params: Any) -> None:
+        if len(params["desc"][0]) == 3:
+            raise EnvError("the index is not ready")
+        super().begin(params)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize("width", [1, 2, 64])
+def test_an_attempt_that_cannot_begin_is_invalid(
+    monkeypatch: pytest.MonkeyPatch, remote: bool, width: int
+) -> None:
+    monkeypatch.setitem(registry._ENTRY_POINTS, "closed", Closed)
+    pool = EnvPool({"closed": {}})
+    boards = ["SFG", "SFG", "SFFG", "SFG"]
+    played = [Job(Task("closed", {"desc": [board]}), i, 0) for i, board in enumerate(boards)]
+    players: Any = {"actor": Player(Scripted(lambda c: "```Right```", remote), Sampling())}
+    found = {e.sample: e.attempts[0] for e in rollout(played, pool, players, concurrency=width)}
+    assert [found[i].valid for i in range(4)] == [False, False, True, False]
+    assert found[0].error == "EnvError: the index is not ready" and found[2].reward == 1.0
+
+
 def jobs(count: int = 40) -> list[Job]:
     found = [*tasks.load("frozenlake", "paper-test"), *tasks.load("sokoban", "paper-test")]
     return [Job(task, sample, 7) for task in found[:count:2] for sample in range(2)]

@@ -21,6 +21,8 @@ from erl_trainer import checkpoint
 from erl_trainer.__main__ import main
 from erl_trainer.config import Config, configure
 from erl_trainer.learner import Learner, NotFinite
+from erl_trainer.metrics import Log
+from erl_trainer.sync import StaleSampler
 
 FAST = [
     *"--steps 4 --tasks-per-step 2 --group-size 2".split(),  # noqa: SIM905 - a command line
@@ -132,12 +134,26 @@ def test_killed_between_checkpoints_it_goes_on_from_the_last(
         (["--steps"], "--steps needs a value"),
         (["--steps", "many"], "bad value 'many' for steps; valid: int"),
         (["--algo", "grpo", "--group-size", "1"], "GRPO with group_size 1 has nothing to compare"),
+        (["--algo", "grpo", "--group-size", "0"], "group_size must be 1 or more, got 0"),
+        (["--checkpoint-every", "0"], "checkpoint_every must be 1 or more, got 0"),
+        (["--eval-tasks", "-1"], "eval_tasks must be 0 or more, got -1"),
+        (["--lr", "-1"], "lr must be 0 or more, got -1"),
+        (["--lr", "NaN"], "lr must be 0 or more, got nan"),
         (["--memory", "all"], "bad value 'all' for memory; valid: 'none', 'last', 'retrieval'"),
         (["--temperature", "0"], "training samples: its temperatures must be above 0"),
         (["--eval-split", "tset"], "frozenlake has no split 'tset'; valid: train, test"),
         (["-o", "colour=red"], "frozenlake has no option 'colour'; valid options: rules"),
         (["--model", "/no/such/model"], "cannot load the model '/no/such/model': no such folder"),
         (["--max-tokens", "400"], "reads 2048 tokens; frozenlake with these options needs about"),
+        (["--reflect-max-tokens", "1000"], "for a reflection: fewer max_turns, shorter messages"),
+        (
+            ["--max-tokens", "100", "--second-attempt", "transcript"],
+            "for an attempt under an attempt: fewer max_turns",
+        ),
+        (
+            ["--backend", "vllm-server", "--server-url", "http://127.0.0.1:9"],
+            "cannot sample with backend vllm-server: the vLLM server at http://127.0.0.1:9",
+        ),
         (["--reflector", "random2"], "no policy 'random2'; valid: nano, random"),
     ],
 )
@@ -155,13 +171,25 @@ def test_bad_input_is_told_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_field_of_a_file_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"algo": "grpo", "groupsize": 3}', "unknown field 'groupsize'; valid: advantage"),
+        ('{"algo": "gpro"}', "unknown algo 'gpro'; valid: erl, grpo"),
+        ('{"preset": "papr"}', "unknown preset 'papr'; valid: default, paper"),
+        ("[1]", "config.json must hold a JSON object of algo, preset and fields"),
+        ("{", "config.json is not JSON: "),
+    ],
+)
+def test_a_bad_file_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:
     path = tmp_path / "config.json"
-    path.write_text('{"algo": "grpo", "groupsize": 3}')
+    path.write_text(text)
     assert main(["train", "--config", str(path), "--out", str(tmp_path / "run")]) == 2
-    assert "unknown field 'groupsize'; valid: advantage" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 
@@ -231,6 +259,50 @@ def test_a_loss_that_is_not_finite_stops_and_saves(
     assert not (out / "done.json").exists()
     assert train(model, out, "--resume") == 0
     assert (out / "done.json").exists()
+    assert not (out / "stopped.json").exists()
+
+
+def test_a_step_half_learnt_is_not_saved(
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    words = ["--updates", "staged", "--kl-weight", "0.01", "--checkpoint-every", "1"]
+    assert train(model, whole, *words) == 0
+    update, learnt = Learner.update, []
+
+    def fail(self: Learner, samples: Sequence[Any]) -> Any:
+        learnt.append((samples[0].update, self.updates))
+        if [number for number, _ in learnt].count(0) == 2 and samples[0].update == 1:
+            raise NotFinite("loss is nan")
+        return update(self, samples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", fail)
+        assert train(model, out, *words) == 1
+    (_, before), (_, after) = learnt[-2:]
+    assert after == before + 1  # of step 2 the first attempts were learnt
+    saved = out / "checkpoints" / "step-000001.pt"
+    assert f"--resume goes on from {saved}" in capsys.readouterr().err
+    assert train(model, out, *words, "--resume") == 0
+    assert timeless(out / "metrics.jsonl") == timeless(whole / "metrics.jsonl")
+
+
+def test_more_steps_of_a_finished_run_are_unfinished(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    assert train(model, out, "--steps", "2") == 0
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", interrupt)
+        assert train(model, out, "--resume") == 130
+    assert not (out / "done.json").exists()
 
 
 class Flaky(FrozenLake):
@@ -253,6 +325,46 @@ def test_an_environment_that_fails_too_often_stops_the_run(
     told = capsys.readouterr().err
     assert "stopped at step 0: 4 of 4 attempts of step 1 failed outside the policy: " in told
     assert "4× EnvError: the lake is closed" in told
+    assert train(model, tmp_path / "other", "--env", "flaky") == 1
+    told = capsys.readouterr().err
+    assert "2 of 2 attempts of the evaluation after step 0 failed outside the policy: " in told
+    assert "--resume goes on from the beginning" in told
+
+
+def test_a_reflector_that_fails_too_often_stops_the_run(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--reflector", "openai:someone", "--server-url", "http://127.0.0.1:9"]
+    assert train(model, tmp_path / "run", *words) == 1
+    told = capsys.readouterr().err
+    assert "reflections of step 1 failed outside the policy: " in told
+    assert json.loads((tmp_path / "run" / "stopped.json").read_text())["reason"] == "failures"
+
+
+def test_a_stale_sampler_stops_the_run(
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stale(*_: Any) -> float:
+        raise StaleSampler("it samples from other weights")
+
+    monkeypatch.setattr("erl_trainer.train.verify", stale)
+    assert train(model, tmp_path / "run") == 1
+    assert "stopped at step 0: it samples from other weights" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "stopped.json").read_text())["reason"] == "sampler"
+
+
+def test_what_a_sample_says_ends_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    log = Log(path, 0)
+    for step in range(1, 5):
+        log.write({"step": step, "text": "one\u2028two\x85"})
+    log.close()
+    before = path.read_bytes()
+    Log(path, 4).close()
+    assert path.read_bytes() == before
 
 
 def test_groups_without_variance_are_told_and_the_run_goes_on(
@@ -288,9 +400,10 @@ def test_help_lists_commands_and_unknown_ones_are_told(capsys: pytest.CaptureFix
     assert "no command 'trian'; valid: train" in capsys.readouterr().err
 
 
-def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    words = "--env frozenlake --algo grpo --steps 2 --tasks-per-step 4 --group-size 4 --lr 1e-4"
-    words += " --eval-tasks 8 --eval-samples 1 --eval-every 2 --loggers []"
+@pytest.mark.parametrize("algo", ["grpo", "erl"])
+def test_two_processes_train_what_one_does(tmp_path: Path, algo: str) -> None:
+    words = f"--env frozenlake --algo {algo} --steps 2 --tasks-per-step 4 --group-size 4 --lr 1e-4"
+    words += " --eval-tasks 8 --eval-samples 1 --eval-every 2 --sample-every 1 --loggers []"
     command = ["-m", "erl_trainer", "train", *words.split(), "--out"]
     together([*command, str(tmp_path / "one")], count=1)
     together([*command, str(tmp_path / "two")])
@@ -298,6 +411,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     assert one[1]["updates"] == 1
     for alone, both in zip(one, two, strict=True):
         assert alone == pytest.approx(both, rel=1e-3, abs=1e-5)
+    assert lines(tmp_path / "one" / "samples.jsonl") == lines(tmp_path / "two" / "samples.jsonl")
     models = [Transformers(str(tmp_path / name / "model")).model for name in ("one", "two")]
     for ours, theirs in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)

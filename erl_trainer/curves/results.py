@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from erl_trainer.config import FREE, configure, to_json
 from erl_trainer.curves.grid import Grid, Run
 from erl_trainer.curves.runner import DONE, METRICS
 from erl_trainer.curves.statistics import Curve
@@ -97,7 +98,7 @@ class Results:
         """A run's record, if it has one with the run's configuration."""
         key = (run.environment, run.method, run.seed)
         same = (r for r in self.records if (r.environment, r.method, r.seed) == key)
-        return next((r for r in same if _agrees(r.config, run.config)), None)
+        return next((r for r in same if _agrees(r.config, run)), None)
 
     def first(self, algo: str) -> str | None:
         """The first method with this algorithm."""
@@ -191,8 +192,12 @@ def read(path: Path) -> Results:
         raise ValueError(f"cannot read the results {path}: {error}") from error
 
 
-def _agrees(config: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
-    return all(config.get(key) == value for key, value in fields.items())
+def _agrees(config: Mapping[str, Any], run: Run) -> bool:
+    """Whether the run would have this configuration; a field that came later has its default."""
+    fields: dict[str, Any] = dict(run.config)
+    whole = to_json(configure(fields.pop("preset"), fields.pop("algo"), **fields))
+    own = {**json.loads(json.dumps(whole)), **run.config}
+    return all(config.get(key, own[key]) == own[key] for key in own if key not in FREE)
 
 
 def _times() -> list[str]:

@@ -60,7 +60,7 @@ def _one(number: int, args: argparse.Namespace, envs: list[str]) -> None:
         env=env,
         seed=args.seed,
         compiled=not args.no_compile,
-        **{**recipe.OWN[env], **({"steps": args.steps} if args.steps else {})},
+        **{**recipe.OWN[env], **({} if args.steps is None else {"steps": args.steps})},
     )
     words = tokenizer.build(by_twos=env == "hotpotqa")
     pretrain.pretrain(its, words, args.out / env)

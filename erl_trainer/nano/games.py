@@ -287,10 +287,13 @@ def _asked(
 
 
 def _muddle(game: Game, symbols: Mapping[str, str], rng: np.random.Generator) -> dict[str, str]:
-    """The symbols, with two roles exchanged."""
-    one, other = (str(role) for role in rng.choice(ROLES[game], 2, replace=False))
-    dealt = {role: symbols[role] for role in ROLES[game]}
-    return _complete(game, {**dealt, one: symbols[other], other: symbols[one]})
+    """The symbols, with two roles exchanged; never the paper's own."""
+    while True:
+        one, other = (str(role) for role in rng.choice(ROLES[game], 2, replace=False))
+        dealt = {role: symbols[role] for role in ROLES[game]}
+        muddled = _complete(game, {**dealt, one: symbols[other], other: symbols[one]})
+        if muddled != opaque(game):
+            return muddled
 
 
 def make(game: Game, symbols: Mapping[str, str], **options: Any) -> Any:
