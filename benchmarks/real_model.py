@@ -37,7 +37,7 @@ TOY: dict[str, Any] = {
     },
 }
 BASE = {"max_tokens": 48, "reflect_max_tokens": 320, "dtype": "bfloat16", "lr": 1e-5}
-METHODS = {"GRPO": {"algo": "grpo"}, "ERL": {"algo": "erl", "updates": "staged"}}
+METHODS = {"GRPO": {"algo": "grpo"}, "ERL": {"algo": "erl"}}  # one update a step each
 
 
 def warm_up(model: str, out: Path, size: dict[str, Any]) -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from rich.console import Console
 
@@ -17,6 +20,12 @@ from erl_envs.options import read_pair
 from erl_trainer.config import Config, configure
 
 COMMANDS = "train, curves, nano, sft"
+
+_GOES_ON = {
+    "train": "; the same command with --resume goes on",
+    "nano": "; the same command goes on where it was",
+    "sft": "; nothing is kept",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         return complain(error)
     except KeyboardInterrupt:
-        print("stopped; the same command with --resume goes on", file=sys.stderr)
+        print(f"stopped{_GOES_ON.get(arguments[0], '')}", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -46,14 +55,18 @@ def _train(argv: list[str]) -> int:
     parser = Parser(
         prog="python -m erl_trainer train",
         description="Train a model with ERL or GRPO.",
-        epilog="Every field of the configuration is an option: "
-        + ", ".join(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(Config)),
+        epilog=_options(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--algo", choices=["erl", "grpo"], help="erl unless the file says")
     parser.add_argument("--preset", choices=["default", "paper"])
     parser.add_argument("--config", type=Path, help="JSON file of algo, preset and fields")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in the folder, as its config.json says",
+    )
     parser.add_argument(
         "-o",
         "--option",
@@ -63,8 +76,9 @@ def _train(argv: list[str]) -> int:
         help="of the environment",
     )
     args, rest = parser.parse_known_args(argv)
-    given = _read(args.config) if args.config else {}
-    fields = {**given, **_fields(rest)}
+    held = args.out / "config.json"
+    path = args.config or (held if args.resume and held.exists() else None)
+    fields = {**(_read(path) if path else {}), **_fields(rest)}
     algo = args.algo or fields.pop("algo", "erl")
     preset = args.preset or fields.pop("preset", "default")
     fields.pop("algo", None), fields.pop("preset", None)
@@ -72,13 +86,25 @@ def _train(argv: list[str]) -> int:
         options = dict(read_pair(pair) for pair in args.option)
         fields["env_options"] = {**fields.get("env_options", {}), **options}
     config = configure(preset, algo, **fields)
-    from erl_trainer.launch import join_processes, start
+    from erl_trainer.launch import start
 
-    join_processes()
     console = Console(stderr=True, highlight=False)
     with show_progress("steps") as progress:
         names = {"algo": algo, "preset": preset}
         return start(config, names, args.out, args.resume, console.print, progress)
+
+
+def _options() -> str:
+    """The configuration's fields as options: each with its default, and what its docstring says."""
+    attributes = (Config.__doc__ or "").partition("Attributes:\n")[2]
+    told = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", attributes, re.MULTILINE)
+    defaults = dataclasses.asdict(Config())
+    lines = ["fields of the configuration, as options:"]
+    for name, text in told:
+        lines.append(f"  --{name.replace('_', '-')} ({json.dumps(defaults[name])})")
+        words = " ".join(text.split())
+        lines += textwrap.wrap(words, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -107,6 +133,8 @@ def _fields(rest: Sequence[str]) -> dict[str, Any]:
             except StopIteration:
                 raise ValueError(f"--{name.replace('_', '-')} needs a value") from None
         found[name] = value if hints[name] is str else _value(value)
+        if get_origin(hints[name]) is tuple and isinstance(found[name], str):
+            found[name] = tuple(filter(None, value.split(",")))
     return found
 
 

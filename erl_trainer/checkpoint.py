@@ -32,7 +32,11 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    torch.save({"step": step, **state}, part)
+    try:
+        torch.save({"step": step, **state}, part)
+    except (OSError, RuntimeError) as error:  # torch's own where the disk is full
+        part.unlink(missing_ok=True)
+        raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
     part.replace(path)
     for old in sorted(folder.glob("step-*.pt"))[:-KEEP]:
         old.unlink()
@@ -57,9 +61,10 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a cut-off file makes torch raise anything
+        others = any(other != path for other in path.parent.glob("step-*.pt"))
+        told = "remove it to go on from the one before" if others else "there is no other"
         raise ValueError(
-            f"cannot read the checkpoint {path}: {type(error).__name__}; "
-            "remove it to go on from the one before"
+            f"cannot read the checkpoint {path}: {type(error).__name__}; {told}"
         ) from error
     return state
 

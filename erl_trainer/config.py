@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from erl_envs.options import check
 from erl_envs.policies.nano import OPTIONS as NANO
+from erl_envs.policies.openai import DEFAULT_URL
 
 Algo = Literal["erl", "grpo"]
 Preset = Literal["default", "paper"]
@@ -23,12 +24,16 @@ _AT_LEAST = {
     0: (
         *("eval_tasks", "eval_every", "sample_every", "warmup", "lora_rank", "max_failures"),
         *("lr", "weight_decay", "grad_clip", "kl_weight", "distill_weight"),
+        *("top_p", "reflect_top_p", "clip_low", "clip_high"),
     ),
 }
 """Bound → fields."""
 
-FREE = frozenset({"token_budget", "logit_chunk", "concurrency", "checkpoint_every"})
-"""Fields that may change within a run: what is in memory at a time, how often it is saved."""
+FREE = frozenset(
+    {"token_budget", "logit_chunk", "concurrency", "checkpoint_every", "loggers"}
+    | {"server_url", "reflector_url"}
+)
+"""Fields that may change within a run: what is in memory at a time, what is kept, who is where."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,7 @@ class Config:
         threshold: First attempts with less reward are tried again (the paper's τ).
         reflector: `policy`, or the policy string of another who reflects; `oracle` writes the true
             rules.
+        reflector_url: Server of an `openai:` reflector.
         memory: What of earlier rulebooks the reflector sees: `none`, `last` (the paper), or
             `retrieval` (of the most similar past task).
         distill: How second attempts are internalized: `none`, `cross_entropy` (the paper), or
@@ -126,6 +132,7 @@ class Config:
     second_attempt: Literal["none", "reflection", "transcript"] = "reflection"
     threshold: float = 1.0
     reflector: str = "policy"
+    reflector_url: str = DEFAULT_URL
     memory: Literal["none", "last", "retrieval"] = "last"
     distill: Literal["none", "cross_entropy", "on_policy_kl"] = "cross_entropy"
     distill_weight: float = 1.0
@@ -181,6 +188,9 @@ class Config:
             for name in names:
                 if not getattr(self, name) >= least:  # NaN is not either
                     raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        for name in ("max_failures", "top_p", "reflect_top_p", "clip_low"):
+            if not getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be 1 or less, got {getattr(self, name)}")
         if self.temperature <= 0 or self.reflect_temperature <= 0:
             raise ValueError("training samples: its temperatures must be above 0")
         if self.group_size == 1 and self.second_attempt == "none" and self.advantage != "raft":
@@ -252,6 +262,8 @@ def configure(preset: Preset, algo: Algo, **fields: Any) -> Config:
     if algo == "grpo" and base.get("updates") == "staged":
         base["updates"] = "joint"  # one stage, one update
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    if algo == "grpo" and given.get("second_attempt", "none") != "none":
+        raise ValueError("grpo makes no second attempts; take --algo erl")
     return Config(**{**base, **given})
 
 

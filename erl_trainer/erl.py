@@ -9,60 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from dataclasses import replace
+from typing import NamedTuple
 
-from erl_envs.core import Attempt, Reflection, Task, Tokens
+from erl_envs.core import Task, Tokens
 from erl_envs.rollout import Job
 from erl_trainer.advantages import Credit, advantages
 from erl_trainer.config import Config
 from erl_trainer.memory import Lesson, ReflectionMemory
-from erl_trainer.types import Kind, Sample, Stage
+from erl_trainer.types import Actor, Kind, Sample, Stage, Trial
 
 STAGED = {Stage.ATTEMPT_1: 0, Stage.REFLECTION: 1, Stage.ATTEMPT_2: 1, Stage.DISTILL: 2}
 """Which optimizer update of a step learns a stage, where updates are staged."""
-
-
-class Actor(Protocol):
-    """Who attempts and who reflects: policies (`erl_trainer.actor`), or a script in a test."""
-
-    def attempt(
-        self, jobs: Sequence[Job], stage: str, prompts: Sequence[str] | None = None
-    ) -> list[Attempt]:
-        """Y ~ π(·|x), or y ~ π(·|x, Δ) where each job has a prompt of its own."""
-        ...
-
-    def reflect(
-        self, jobs: Sequence[Job], attempts: Sequence[Attempt], memories: Sequence[str | None]
-    ) -> list[Reflection | None]:
-        """Δ ~ π(·|x, y1, f1, r1, m); None where the reflector failed."""
-        ...
-
-    def show(self, jobs: Sequence[Job], attempts: Sequence[Attempt]) -> list[Reflection | None]:
-        """In the place of reflections, the first attempts themselves."""
-        ...
-
-
-@dataclass
-class Trial:
-    """One sample of a task: its first attempt, and what came of it.
-
-    Attributes:
-        job: What was played.
-        first: y1.
-        reflection: Δ; None where y1 succeeded, or nobody reflects.
-        second: y2, where there is a Δ.
-    """
-
-    job: Job
-    first: Attempt
-    reflection: Reflection | None = None
-    second: Attempt | None = None
-
-    @property
-    def reward(self) -> float:
-        """Reward in the end; a solved first attempt keeps its own (PAPER: App. C)."""
-        return self.first.reward if self.second is None else self.second.reward
 
 
 class Step(NamedTuple):

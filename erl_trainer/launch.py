@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +13,10 @@ import torch
 from erl_envs.arguments import FAILED, OK
 from erl_envs.policies import PolicyError, nano
 from erl_envs.policies.transformers import load as load_model
-from erl_trainer import checkpoint
+from erl_trainer import checkpoint, processes
 from erl_trainer.config import FREE, Config, to_json
 from erl_trainer.context import check_context
+from erl_trainer.metrics import check_loggers, read_lines
 from erl_trainer.processes import rank_and_size
 from erl_trainer.sync import StaleSampler
 from erl_trainer.train import STOPPED, STOPS, Run, train
@@ -46,11 +46,14 @@ def start(
     Raises:
         ValueError: The configuration, the folder or a checkpoint is not usable; one line.
     """
+    processes.accelerator()  # whoever was launched with this one is known from here on
     is_first = rank_and_size()[0] == 0
     if not is_first:
         say = progress = _say_nothing
     written = json.loads(json.dumps({**names, **to_json(config)}))
     check_folder(written, out, resume)
+    check_loggers(config.loggers)
+    found = held_checkpoint(out) if resume else None
     model, tokenizer = load_model(
         str(nano.folder(config.env)) if config.model == "nano" else config.model
     )
@@ -63,7 +66,6 @@ def start(
         out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(written, indent=1) + "\n"
         (out / "config.json").write_text(text, encoding="utf-8")
-    found = checkpoint.latest(out / "checkpoints") if resume else None
     if found is not None:
         run.load(checkpoint.load(found))
         say(f"going on from step {run.step}")
@@ -90,6 +92,21 @@ def _say_nothing(*_: Any) -> None:
     """What the processes but the first tell a person."""
 
 
+def held_checkpoint(out: Path) -> Path | None:
+    """The latest checkpoint of a run's folder, None where it has not come to its first.
+
+    Raises:
+        ValueError: It had one, which is gone.
+    """
+    found = checkpoint.latest(out / "checkpoints")
+    if found is None and (out / "config.json").exists():
+        held = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        done = max((line["step"] for _, line in read_lines(out / "metrics.jsonl")), default=0)
+        if done >= min(held["checkpoint_every"], held["steps"]):
+            raise ValueError(f"{out} holds {done} steps but no checkpoint; give another --out")
+    return found
+
+
 def check_folder(written: Mapping[str, Any], out: Path, resume: bool) -> None:
     """Compare a configuration with the one that a folder holds.
 
@@ -102,14 +119,9 @@ def check_folder(written: Mapping[str, Any], out: Path, resume: bool) -> None:
             raise ValueError(f"{out} holds a run; go on with it by --resume, or give another --out")
         held = json.loads(path.read_text(encoding="utf-8"))
         free = {"steps", *FREE}  # more steps are the same run
-        differing = [k for k in sorted(written) if k not in free and held.get(k) != written[k]]
-        if differing:
-            raise ValueError(f"{out} holds a run with another {differing[0]}; give another --out")
-
-
-def join_processes() -> None:
-    """Take part in a launch of several processes (`accelerate launch -m erl_trainer …`)."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate import Accelerator
-
-        Accelerator()  # unlike PartialState it reads whether this is a launch on CPUs
+        for name in sorted(set(written) - free):
+            if held.get(name) != written[name]:
+                values = f"{held.get(name)!r}, not {written[name]!r}"
+                raise ValueError(
+                    f"{out} holds a run with another {name} ({values}); give another --out"
+                )

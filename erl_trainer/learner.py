@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,19 +14,16 @@ import torch
 
 from erl_envs.extras import missing_extra
 from erl_envs.policies.local import context_length
+from erl_trainer import processes
 from erl_trainer.batching import MicroBatch, micro_batches
 from erl_trainer.config import Config
 from erl_trainer.forward import Scorer, bare, logprobs
 from erl_trainer.objective import Objective, Old, Size
 from erl_trainer.optimizer import MasterAdamW
 from erl_trainer.processes import gather, rank_and_size
-from erl_trainer.types import Kind, Sample, sampled_ids
+from erl_trainer.types import Kind, NotFinite, Sample, sampled_ids, task_names
 
 Metrics = dict[str, float]
-
-
-class NotFinite(RuntimeError):
-    """A loss or a gradient is infinite or not a number; the weights are as they were."""
 
 
 class Plan(NamedTuple):
@@ -61,16 +57,13 @@ class Learner:
             model: On its device, in its dtype. LoRA's adapters go into it.
             config: How to learn.
             pad_id: Token id that fills up rows.
-            accelerator: Accelerate's; None makes one where several processes were launched.
+            accelerator: Accelerate's; None takes that of the processes that were launched.
 
         Raises:
             ValueError: The model cannot be trained: its logits are not its head's, or PEFT is
                 missing for LoRA.
         """
-        if accelerator is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from accelerate import Accelerator
-
-            accelerator = Accelerator()
+        accelerator = accelerator or processes.accelerator()
         self.model, self.updates = model, 0
         self._config, self._pad_id = config, pad_id
         self._context = context_length(bare(model))
@@ -185,11 +178,11 @@ class Learner:
             return {"tokens": 0.0, "updates": 0.0, "skipped": 1.0}
         sums: Counter[str] = Counter()
         fault: tuple[int, bool, str] | None = None
-        norm, (_, processes) = 0.0, rank_and_size()
+        norm, (_, size) = 0.0, rank_and_size()
         for number, (batch, old) in enumerate(zip(plan.batches, olds, strict=True)):
             loss, found = self._objective.part(batch, plan.sizes[batch.kind], old)
             # processes average their gradients, but their losses add up
-            (loss * processes).backward()
+            (loss * size).backward()
             norm = self._optimizer.gather()
             fault = fault or _fault(number, batch, float(loss.detach()), norm)
             sums.update({name: float(value) for name, value in found.items()})
@@ -245,8 +238,8 @@ def _fault(
         return None
     by_loss = not math.isfinite(loss)
     what = f"loss is {loss}" if by_loss else f"gradient norm is {norm}"
-    tasks = ", ".join(dict.fromkeys(batch.tasks))
-    return number, not by_loss, f"{what} in the micro-batch of tasks {tasks} ({batch.kind})"
+    told = f"{what} in the micro-batch of tasks {task_names(batch.tasks)} ({batch.kind})"
+    return number, not by_loss, told
 
 
 def merge(updates: Iterable[Metrics]) -> Metrics:

@@ -10,8 +10,7 @@ from typing import Any
 
 from erl_envs.core import Attempt
 from erl_envs.extras import missing_extra
-from erl_trainer.erl import Trial
-from erl_trainer.types import Sample
+from erl_trainer.types import Sample, Trial
 
 Metrics = dict[str, float]
 
@@ -73,7 +72,7 @@ class Log:
 
     def __init__(self, path: Path, step: int) -> None:
         """Drop what was written after `step`; a line cut off by a crash goes too."""
-        kept = [text + "\n" for text, line in _lines(path) if line["step"] <= step]
+        kept = [text + "\n" for text, line in read_lines(path) if line["step"] <= step]
         part = path.with_suffix(".part")
         part.write_text("".join(kept), encoding="utf-8")
         part.replace(path)
@@ -89,7 +88,8 @@ class Log:
         self._file.close()
 
 
-def _lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+def read_lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Each line and what it holds, up to one that a crash cut off."""
     if not path.exists():
         return
     # texts may hold other characters that end a line to `splitlines`
@@ -103,8 +103,10 @@ def _lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
 class Trackers:
     """TensorBoard, wandb, trackio: those that were asked for."""
 
-    def __init__(self, names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> None:
-        """Start them.
+    def __init__(
+        self, names: Sequence[str], folder: Path, config: Mapping[str, Any], step: int
+    ) -> None:
+        """Start them, from this step on.
 
         Raises:
             ValueError: One is not installed; the message says how to install it.
@@ -113,10 +115,11 @@ class Trackers:
         self._runs: list[Any] = []
         for name in names:
             if name == "tensorboard":
-                module = _import("torch.utils.tensorboard", name)
-                self._tensorboard = module.SummaryWriter(str(folder / "tensorboard"))
+                self._tensorboard = _logger(name).SummaryWriter(
+                    str(folder / "tensorboard"), purge_step=step
+                )
             else:
-                module = _import(name, name)
+                module = _logger(name)
                 module.init(project="erl", name=folder.name, config=dict(config))
                 self._runs.append(module)
 
@@ -136,8 +139,19 @@ class Trackers:
             run.finish()
 
 
-def _import(module: str, name: str) -> Any:
+def check_loggers(names: Sequence[str]) -> None:
+    """See that all can be started.
+
+    Raises:
+        ValueError: One is not installed; the message says how to install it.
+    """
+    for name in names:
+        _logger(name)
+
+
+def _logger(name: str) -> Any:
+    extra = "train" if name == "tensorboard" else name
     try:
-        return importlib.import_module(module)
+        return importlib.import_module("torch.utils.tensorboard" if extra == "train" else name)
     except ImportError as error:
-        raise missing_extra(f"the {name} logger", "train", error) from error
+        raise missing_extra(f"{name} logs", extra, error) from error

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def accelerator() -> Any:
+    """Accelerate's, of the processes that were launched together; None where there is only one.
+
+    Raises:
+        RuntimeError: It does not know of all of them: they would train apart.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched == 1:
+        return None
+    import torch
+    from accelerate import Accelerator
+
+    # without a GPU it takes each process for the only one, unless it is told
+    found = Accelerator(cpu=not torch.accelerator.is_available())
+    if found.num_processes != launched:
+        raise RuntimeError(f"accelerate knows {found.num_processes} of {launched} processes")
+    return found
 
 
 def rank_and_size() -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from erl_trainer.checkpoint import save_model
 from erl_trainer.config import Config
 from erl_trainer.learner import Learner
 from erl_trainer.metrics import Log
-from erl_trainer.types import Sample, Stage
+from erl_trainer.types import NotFinite, Sample, Stage
 
 
 def main(argv: list[str]) -> int:
@@ -62,15 +63,28 @@ def main(argv: list[str]) -> int:
     config = Config(lr=args.lr, seed=args.seed, lora_rank=args.lora_rank, warmup=args.warmup)
     learner = Learner(policy.model, config, pad_id(policy.tokenizer))
     args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        _learn(learner, policy, samples, args)
+    except NotFinite as failure:
+        shutil.rmtree(args.out)
+        raise ValueError(f"{failure}: lower --lr; nothing is kept") from failure
+    except BaseException:  # there is no going on from a part
+        shutil.rmtree(args.out)
+        raise
+    Console(stderr=True, highlight=False).print(
+        f"{len(samples)} samples learnt; the model is in {args.out / 'model'}"
+    )
+    return 0
+
+
+def _learn(
+    learner: Learner, policy: Transformers, samples: Sequence[Sample], args: argparse.Namespace
+) -> None:
     told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     told["runs"] = [str(run) for run in args.runs]
     (args.out / "config.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     fit(learner, samples, args.epochs, args.batch, args.seed, args.out)
     save_model(learner.model, policy.tokenizer, args.out / "model")
-    Console(stderr=True, highlight=False).print(
-        f"{len(samples)} samples learnt; the model is in {args.out / 'model'}"
-    )
-    return 0
 
 
 def corrected(episode: Episode, threshold: float, chat: ChatTokens) -> Iterator[Sample]:

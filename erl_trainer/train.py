@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from erl_envs import policies, tasks
-from erl_envs.core import Attempt, Task, digest
+from erl_envs.core import Task, digest
 from erl_envs.policies.base import PolicyError, Sampling
 from erl_envs.rollout import EnvPool, Job, Player
 from erl_trainer import checkpoint
@@ -25,12 +25,13 @@ from erl_trainer.actor import Actor, Team, players
 from erl_trainer.batching import pad_id
 from erl_trainer.config import Config, to_json
 from erl_trainer.erl import Step, collect
-from erl_trainer.learner import Learner, NotFinite, merge
+from erl_trainer.failures import TooManyFailures, check_failures, reasons
+from erl_trainer.learner import Learner, merge
 from erl_trainer.memory import load_memory
 from erl_trainer.metrics import Log, Trackers, describe, mean, sample_json
 from erl_trainer.processes import gather, rank_and_size, share
 from erl_trainer.sync import StaleSampler, load_sampler, verify
-from erl_trainer.types import Stage, StopReason, sampled_ids
+from erl_trainer.types import NotFinite, Stage, StopReason, sampled_ids, task_names
 
 EVALUATION = Sampling(temperature=0.7, top_p=0.8, top_k=20)
 """How evaluation samples (PAPER: Training)."""
@@ -87,7 +88,7 @@ class Run:
         reflector = (
             self.sampler.policy
             if config.reflector == "policy"
-            else policies.load(config.reflector, config.server_url)
+            else policies.load(config.reflector, config.reflector_url)
         )
         judged = Sampling(
             EVALUATION.temperature, EVALUATION.top_p, EVALUATION.top_k, config.max_tokens
@@ -127,8 +128,8 @@ class Run:
         ]
         attempts = Team(self.judge).attempt(jobs, Stage.ATTEMPT_1)
         seconds, _, _ = self.judge.take_costs()
-        where = f"attempts of the evaluation after step {self.step}"
-        self._check_failures(where, faults(attempts), len(attempts))
+        where, allowed = f"the evaluation after step {self.step}", self.config.max_failures
+        check_failures(f"attempts of {where}", reasons(attempts), len(attempts), allowed)
         reward = mean(a.reward for a in attempts if a.valid)
         found = {"time/evaluation": sum(seconds.values())}
         return found if reward is None else {"eval/reward": reward, **found}
@@ -137,7 +138,7 @@ class Run:
         """Collect, learn, synchronise, remember.
 
         Raises:
-            NotFinite: A loss or gradient is not finite.
+            NotFinite: A loss or gradient is not, or what the model says after the update.
             TooManyFailures: Of the step's attempts and reflections.
             StaleSampler: The sampler did not take the new weights.
             PolicyError: It does not answer.
@@ -149,10 +150,11 @@ class Run:
         collected = collect(chosen, Team(self.actor), self.memory, cfg, seed)
         seconds, sampled, failures = self.actor.take_costs()
         played = [a for t in collected.trials for a in (t.first, t.second) if a is not None]
-        self._check_failures(f"attempts of step {self.step + 1}", faults(played), len(played))
+        failed, where = reasons(played), f"step {self.step + 1}"
+        check_failures(f"attempts of {where}", failed, len(played), cfg.max_failures)
         unwritten, written = gather(failures), [t for t in collected.trials if t.reflection]
         count = len(written) + len(unwritten)
-        self._check_failures(f"reflections of step {self.step + 1}", unwritten, count)
+        check_failures(f"reflections of {where}", unwritten, count, cfg.max_failures)
         began = time.perf_counter()
         learnt = merge(
             self.learner.update(share([s for s in collected.samples if s.update == number]))
@@ -161,7 +163,11 @@ class Run:
         self.totals["tokens/trained"] += learnt.pop("tokens", 0.0)
         self.totals["updates"] += learnt.pop("updates", 0.0)
         self.sampler.sync(self.learner.model)
-        gap = verify(self.sampler, self.learner.model, self.learner.log_probs)
+        try:
+            gap = verify(self.sampler, self.learner.model, self.learner.log_probs)
+        except NotFinite as fault:
+            told = task_names([s.task for s in collected.samples])
+            raise NotFinite(f"{fault} after the update by tasks {told}") from fault
         trained = time.perf_counter() - began
         self.memory.store(collected.lessons)
         self.step += 1
@@ -173,28 +179,12 @@ class Run:
             **learnt,
             **{TIMES[Stage(stage)]: value for stage, value in seconds.items()},
             "time/training": trained,
+            "train/failures": float(len(failed) + len(unwritten)),
             "groups": credit.groups,
             "groups/flat": credit.flat,
             "groups/small": credit.small,
             "sync_gap": gap,
         }, collected
-
-    def _check_failures(self, what: str, reasons: Sequence[str], count: int) -> None:
-        if len(reasons) > self.config.max_failures * count:
-            most = Counter(reasons).most_common(3)
-            told = "; ".join(f"{number}× {reason}" for reason, number in most)
-            raise TooManyFailures(
-                f"{len(reasons)} of {count} {what} failed outside the policy: {told}"
-            )
-
-
-def faults(attempts: Sequence[Attempt]) -> list[str]:
-    """Why attempts failed that neither their policy nor their reward tells of."""
-    return [a.error for a in attempts if a.error is not None]
-
-
-class TooManyFailures(RuntimeError):
-    """More attempts or reflections failed than the configuration allows; the reasons."""
 
 
 STOPS: Mapping[type[RuntimeError], StopReason] = {
@@ -268,7 +258,7 @@ class _Writer:
         done = run.step or -1  # before step 1 it is evaluated once more
         self._metrics = Log(run.folder / "metrics.jsonl", done)
         self._samples = Log(run.folder / "samples.jsonl", done)
-        self._trackers = Trackers(run.config.loggers, run.folder, to_json(run.config))
+        self._trackers = Trackers(run.config.loggers, run.folder, to_json(run.config), done + 1)
 
     def metrics(self, found: dict[str, float]) -> None:
         line = {**found, **self._run.totals}

@@ -1,11 +1,14 @@
-"""What the algorithm hands to the learner: token sequences with credit stamped on them."""
+"""What the algorithm is made of: who plays, what was tried, and token sequences to learn from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Protocol
+
+from erl_envs.core import Attempt, Reflection
+from erl_envs.rollout import Job
 
 Kind = Literal["policy", "imitate", "match"]
 """How a sample is learnt from: by its advantage, by cross-entropy, or by matching a teacher."""
@@ -27,6 +30,52 @@ class StopReason(StrEnum):
     NOT_FINITE = "not_finite"
     FAILURES = "failures"
     SAMPLER = "sampler"
+
+
+class Actor(Protocol):
+    """Who attempts and who reflects: policies (`erl_trainer.actor`), or a script in a test."""
+
+    def attempt(
+        self, jobs: Sequence[Job], stage: str, prompts: Sequence[str] | None = None
+    ) -> list[Attempt]:
+        """Y ~ π(·|x), or y ~ π(·|x, Δ) where each job has a prompt of its own."""
+        ...
+
+    def reflect(
+        self, jobs: Sequence[Job], attempts: Sequence[Attempt], memories: Sequence[str | None]
+    ) -> list[Reflection | None]:
+        """Δ ~ π(·|x, y1, f1, r1, m); None where the reflector failed."""
+        ...
+
+    def show(self, jobs: Sequence[Job], attempts: Sequence[Attempt]) -> list[Reflection | None]:
+        """In the place of reflections, the first attempts themselves."""
+        ...
+
+
+@dataclass
+class Trial:
+    """One sample of a task: its first attempt, and what came of it.
+
+    Attributes:
+        job: What was played.
+        first: y1.
+        reflection: Δ; None where y1 succeeded, or nobody reflects.
+        second: y2, where there is a Δ.
+    """
+
+    job: Job
+    first: Attempt
+    reflection: Reflection | None = None
+    second: Attempt | None = None
+
+    @property
+    def reward(self) -> float:
+        """Reward in the end; a solved first attempt keeps its own (PAPER: App. C)."""
+        return self.first.reward if self.second is None else self.second.reward
+
+
+class NotFinite(RuntimeError):
+    """A loss, a gradient or what the model says is infinite or not a number."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +116,9 @@ def sampled_ids(ids: Sequence[int], sampled: Sequence[bool]) -> list[int]:
         ValueError: There are not as many flags as ids.
     """
     return [token for token, was in zip(ids, sampled, strict=True) if was]
+
+
+def task_names(tasks: Sequence[str], most: int = 16) -> str:
+    """Each task's id once, as many as a line holds."""
+    names = list(dict.fromkeys(tasks))
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

@@ -15,7 +15,7 @@ def together(arguments: Sequence[str], count: int = 2) -> None:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     launched = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **launched}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **launched}
     running = [
         subprocess.Popen(
             [sys.executable, *arguments],

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tiny_models import tiny_model, tiny_tokenizer
 
-from erl_trainer.types import Kind, Sample, Stage
+from erl_trainer.types import Kind, NotFinite, Sample, Stage
 
 
 def model(seed: int = 0) -> Any:
@@ -67,7 +67,7 @@ def sharding_accelerator() -> Any:
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=True)
     shared = AcceleratorState._shared_state
     shared["fsdp_plugin"] = FullyShardedDataParallelPlugin(
         fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
@@ -80,7 +80,7 @@ def learn(path: Path, shard: bool) -> None:
     """Learn shares of the samples, the second process's the smaller; the first writes what came."""
     from erl_trainer.checkpoint import load, save, save_model
     from erl_trainer.config import Config
-    from erl_trainer.learner import Learner, NotFinite
+    from erl_trainer.learner import Learner
     from erl_trainer.processes import gather, rank_and_size
 
     config = Config(lr=1e-2, token_budget=20, kl_weight=0.1)

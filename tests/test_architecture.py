@@ -44,7 +44,7 @@ LAYERS = [
     {"erl_trainer.shards"},
     {"erl_trainer.advantages", "erl_trainer.losses", "erl_trainer.memory"},
     {"erl_trainer.batching", "erl_trainer.forward", "erl_trainer.optimizer"},
-    {"erl_trainer.objective", "erl_trainer.context"},
+    {"erl_trainer.objective", "erl_trainer.context", "erl_trainer.failures"},
     {"erl_trainer.erl", "erl_trainer.learner", "erl_trainer.sync", "erl_trainer.actor"},
     {"erl_trainer.checkpoint", "erl_trainer.metrics"},
     {"erl_trainer.train", "erl_trainer.sft", "erl_trainer.trl", "erl_trainer.verl"},

@@ -183,6 +183,11 @@ class TestGrid:
             ({"methods": {"A": {"algo": "erl", "environments": ["Go"]}}}, "of A 'Go'"),
             ({"main": ["PPO"]}, "unknown method in main 'PPO'"),
             ({"references": {"Go": {}}}, "unknown environment in references 'Go'"),
+            ({"environments": ["FrozenLake"]}, "environments must be an object in the grid"),
+            ({"methods": {"GRPO": "grpo"}}, "GRPO must be an object in the grid, got 'grpo'"),
+            ({"seeds": 3}, "seeds must be a list in the grid, got 3"),
+            ({"environments": {"Chess": {"env": "chess"}}}, "Chess, GRPO: no environment 'chess'"),
+            ({"base": {"env_options": {"colour": 1}}}, "FrozenLake, GRPO: frozenlake has no opt"),
         ],
     )
     def test_a_bad_grid_is_told_before_anything_runs(
@@ -194,6 +199,9 @@ class TestGrid:
     def test_a_broken_file(self, tmp_path: Path) -> None:
         (tmp_path / "grid.json").write_text("{")
         with pytest.raises(ValueError, match="cannot read the grid"):
+            read_grid(tmp_path / "grid.json")
+        (tmp_path / "grid.json").write_text("[1]")
+        with pytest.raises(ValueError, match="it must be an object in the grid, got"):
             read_grid(tmp_path / "grid.json")
 
 

@@ -24,8 +24,8 @@ from erl_envs.policies.transformers import load as load_model
 from erl_trainer import batching, checkpoint, forward, learner, objective, optimizer, processes
 from erl_trainer.batching import micro_batches, pad
 from erl_trainer.config import Config
-from erl_trainer.learner import Learner, NotFinite
-from erl_trainer.types import Sample
+from erl_trainer.learner import Learner
+from erl_trainer.types import NotFinite, Sample
 
 FOLDER = Path(__file__).parent
 POLICY, IMITATE, MATCH = SAMPLES[:4], SAMPLES[4:6], SAMPLES[6:]

@@ -140,3 +140,26 @@ def test_bad_input_is_told_and_nothing_is_written(
     assert main(["sft", *argv]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--epochs", "0"], "--epochs must be 1 or more, got 0"),
+        (["--batch", "-1"], "--batch must be 1 or more, got -1"),
+        (["--lr", "1e30"], "lower --lr; nothing is kept"),
+    ],
+)
+def test_what_cannot_be_learnt_leaves_nothing(
+    model: str,
+    oracle_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    argv: list[str],
+    message: str,
+) -> None:
+    out = tmp_path / "out"
+    assert main(["sft", "--from", str(oracle_run), "--model", model, "--out", str(out), *argv]) == 2
+    told = capsys.readouterr().err
+    assert message in told.splitlines()[-1]
+    assert not out.exists()

@@ -38,6 +38,7 @@ from erl_trainer.nano import tokenizer as nano_tokenizer
 from erl_trainer.sync import Sampler, StaleSampler, load_sampler, verify
 from erl_trainer.sync.sampler import Shared, log_probs
 from erl_trainer.sync.weights import UNTIED, weights
+from erl_trainer.types import NotFinite
 
 needs_vllm = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"
@@ -243,11 +244,13 @@ def test_only_the_answer_shows_an_old_cache() -> None:
 
 
 def test_no_number_is_no_pass() -> None:
-    model = small_model()
+    model, broken = small_model(), small_model()
     with torch.no_grad():
-        model.model.norm.weight[0] = float("nan")
-    with pytest.raises(StaleSampler, match="nan"):
-        verify(Copied(model), model)
+        broken.model.norm.weight[0] = float("nan")
+    with pytest.raises(StaleSampler, match="nan by the sampler and"):
+        verify(Copied(broken), model)
+    with pytest.raises(NotFinite, match="the trained model's log-probabilities are not finite"):
+        verify(Copied(broken), broken)
 
 
 def test_verify_leaves_the_model_in_its_mode() -> None:

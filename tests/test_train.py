@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +21,11 @@ from erl_envs.policies.transformers import Transformers
 from erl_trainer import checkpoint
 from erl_trainer.__main__ import main
 from erl_trainer.config import Config, configure
-from erl_trainer.learner import Learner, NotFinite
+from erl_trainer.learner import Learner
 from erl_trainer.metrics import Log
+from erl_trainer.optimizer import MasterAdamW
 from erl_trainer.sync import StaleSampler
+from erl_trainer.types import NotFinite
 
 FAST = [
     *"--steps 4 --tasks-per-step 2 --group-size 2".split(),  # noqa: SIM905 - a command line
@@ -139,6 +142,10 @@ def test_killed_between_checkpoints_it_goes_on_from_the_last(
         (["--eval-tasks", "-1"], "eval_tasks must be 0 or more, got -1"),
         (["--lr", "-1"], "lr must be 0 or more, got -1"),
         (["--lr", "NaN"], "lr must be 0 or more, got nan"),
+        (["--algo", "grpo", "--second-attempt", "reflection"], "grpo makes no second attempts"),
+        (["--max-failures", "7"], "max_failures must be 1 or less, got 7"),
+        (["--loggers", "paper"], "bad value ('paper',) for loggers; valid: "),
+        (["--loggers", "wandb"], "wandb logs need the package 'wandb': pip install 'erl-envs[wa"),
         (["--memory", "all"], "bad value 'all' for memory; valid: 'none', 'last', 'retrieval'"),
         (["--temperature", "0"], "training samples: its temperatures must be above 0"),
         (["--eval-split", "tset"], "frozenlake has no split 'tset'; valid: train, test"),
@@ -211,7 +218,24 @@ def test_a_folder_holds_one_run(
     assert train(model, out, "--steps", "1") == 2
     assert "holds a run; go on with it by --resume" in capsys.readouterr().err
     assert train(model, out, "--resume", "--seed", "9") == 2
-    assert "holds a run with another seed" in capsys.readouterr().err
+    assert "holds a run with another seed (0, not 9)" in capsys.readouterr().err
+
+
+def test_resume_alone_goes_on_as_the_folder_says(model: str, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert train(model, whole) == 0
+    assert train(model, out, "--steps", "2") == 0
+    assert main(["train", "--out", str(out), "--resume", "--steps", "4"]) == 0
+    assert timeless(out / "metrics.jsonl") == timeless(whole / "metrics.jsonl")
+
+
+def test_help_tells_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    told = capsys.readouterr().out
+    for field in dataclasses.fields(Config):
+        assert f"  --{field.name.replace('_', '-')} (" in told
+    assert "--group-size (4)\n      First attempts of a task.\n" in told
 
 
 def test_a_broken_checkpoint_is_told(
@@ -223,7 +247,12 @@ def test_a_broken_checkpoint_is_told(
     assert path is not None
     path.write_bytes(path.read_bytes()[:1000])
     assert train(model, out, "--resume") == 2
-    assert f"cannot read the checkpoint {path}" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"cannot read the checkpoint {path}" in told and "there is no other" in told
+    path.unlink()
+    assert train(model, out, "--resume") == 2
+    assert f"{out} holds 2 steps but no checkpoint" in capsys.readouterr().err
+    assert len(lines(out / "metrics.jsonl")) == 3
     with pytest.raises(ValueError, match="no checkpoint at"):
         checkpoint.load(tmp_path / "none.pt")
 
@@ -260,6 +289,45 @@ def test_a_loss_that_is_not_finite_stops_and_saves(
     assert train(model, out, "--resume") == 0
     assert (out / "done.json").exists()
     assert not (out / "stopped.json").exists()
+
+
+def test_weights_that_an_update_broke_stop_the_run(
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    step = MasterAdamW.step
+
+    def overflow(self: MasterAdamW, *args: float) -> None:
+        step(self, *args)
+        with torch.no_grad():
+            next(iter(self.masters.values())).fill_(torch.nan)
+
+    monkeypatch.setattr(MasterAdamW, "step", overflow)
+    assert train(model, tmp_path / "run", "--kl-weight", "0.01") == 1
+    told = capsys.readouterr().err
+    assert "log-probabilities are not finite after the update by tasks " in told
+    stopped = json.loads((tmp_path / "run" / "stopped.json").read_text())
+    assert stopped["reason"] == "not_finite"
+
+
+def test_a_full_disk_is_told(
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(state: Any, path: Path) -> None:
+        path.write_text("half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos\nframe #0")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        assert train(model, tmp_path / "run", "--steps", "2") == 2
+    told = capsys.readouterr().err
+    assert "step-000002.pt: [enforce fail at inline_container.cc:672] . unexpected pos\n" in told
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
 def test_a_step_half_learnt_is_not_saved(
@@ -334,7 +402,7 @@ def test_an_environment_that_fails_too_often_stops_the_run(
 def test_a_reflector_that_fails_too_often_stops_the_run(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--reflector", "openai:someone", "--server-url", "http://127.0.0.1:9"]
+    words = ["--reflector", "openai:someone", "--reflector-url", "http://127.0.0.1:9/v1"]
     assert train(model, tmp_path / "run", *words) == 1
     told = capsys.readouterr().err
     assert "reflections of step 1 failed outside the policy: " in told

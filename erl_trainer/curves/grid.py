@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from erl_envs import registry
 from erl_trainer.config import Algo, Preset, configure
 
 _KEYS = ("base", "environments", "methods", "seeds", "main", "references")
@@ -95,12 +96,19 @@ def grid_of(text: Mapping[str, Any]) -> Grid:
     Raises:
         ValueError: See `read_grid`.
     """
+    _fits("it", text, dict)
     for key in text:
         _one_of("key", key, _KEYS)
     for key in ("environments", "methods", "seeds"):
         if not text.get(key):
             raise ValueError(f"the grid has no {key}")
     environments, methods, seeds = text["environments"], text["methods"], text["seeds"]
+    for key in ("base", "environments", "methods", "references"):
+        _fits(key, text.get(key, {}), dict)
+    for key in ("seeds", "main"):
+        _fits(key, text.get(key, []), list)
+    for name, fields in [*environments.items(), *methods.items()]:
+        _fits(name, fields, dict)
     for names in (environments, methods):
         slugs = [slug(name) for name in names]
         if "" in slugs or len(set(slugs)) < len(slugs):
@@ -145,10 +153,11 @@ def _run(environment: str, method: str, seed: int, fields: Mapping[str, Any]) ->
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     preset, algo = given.pop("preset"), given.pop("algo")
     try:
-        steps = configure(preset, algo, **given).steps
+        whole = configure(preset, algo, **given)
+        registry.make(whole.env, **whole.options)  # raises for what the environment does not know
     except (TypeError, ValueError) as error:
         raise ValueError(f"{environment}, {method}: {error}") from error
-    return Run(environment, method, seed, steps, config)
+    return Run(environment, method, seed, whole.steps, config)
 
 
 def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,6 +167,12 @@ def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     if options:
         merged["env_options"] = {key: value for layer in options for key, value in layer.items()}
     return merged
+
+
+def _fits(what: str, value: object, kind: type[Any]) -> None:
+    if not isinstance(value, kind):
+        wanted = "an object" if kind is dict else "a list"
+        raise ValueError(f"{what} must be {wanted} in the grid, got {value!r}")
 
 
 def _one_of(what: str, name: object, valid: Sequence[str] | Mapping[str, Any]) -> None:

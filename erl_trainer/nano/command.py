@@ -13,6 +13,7 @@ from rich.console import Console
 
 from erl_envs.arguments import FAILED, OK, Parser
 from erl_envs.core import digest
+from erl_trainer.nano.recipe import OWN, Recipe
 
 
 def main(argv: list[str]) -> int:
@@ -34,8 +35,9 @@ def main(argv: list[str]) -> int:
     found = []
     for env, folder in zip(envs, folders, strict=True):
         found.append(gates.measure(Transformers(str(folder)), env, args.samples))
-        skills = json.dumps(dataclasses.asdict(found[-1]), indent=1) + "\n"
-        (folder / "skills.json").write_text(skills, encoding="utf-8")
+        if args.check is None:
+            skills = json.dumps(dataclasses.asdict(found[-1]), indent=1) + "\n"
+            (folder / "skills.json").write_text(skills, encoding="utf-8")
     print(gates.table(found))
     if args.ship:
         ship(folders, envs, args.ship)
@@ -46,6 +48,10 @@ def _build(args: argparse.Namespace, envs: list[str]) -> None:
     """Pre-train a model for each environment, each in a process of its own."""
     import torch.multiprocessing as processes
 
+    from erl_trainer.nano import pretrain
+
+    for env in envs:
+        pretrain.check_folder(_recipe(args, env), args.out / env)
     Console(stderr=True, highlight=False).print(
         f"pre-training {', '.join(envs)}, a core each; the same command goes on where it stopped"
     )
@@ -53,17 +59,16 @@ def _build(args: argparse.Namespace, envs: list[str]) -> None:
 
 
 def _one(number: int, args: argparse.Namespace, envs: list[str]) -> None:
-    from erl_trainer.nano import pretrain, recipe, tokenizer
+    from erl_trainer.nano import pretrain, tokenizer
 
     env = envs[number]
-    its = recipe.Recipe(
-        env=env,
-        seed=args.seed,
-        compiled=not args.no_compile,
-        **{**recipe.OWN[env], **({} if args.steps is None else {"steps": args.steps})},
-    )
     words = tokenizer.build(by_twos=env == "hotpotqa")
-    pretrain.pretrain(its, words, args.out / env)
+    pretrain.pretrain(_recipe(args, env), words, args.out / env)
+
+
+def _recipe(args: argparse.Namespace, env: str) -> Recipe:
+    own = {**OWN[env], **({} if args.steps is None else {"steps": args.steps})}
+    return Recipe(env=env, seed=args.seed, compiled=not args.no_compile, **own)
 
 
 def ship(models: Sequence[Path], envs: Sequence[str], out: Path) -> None:

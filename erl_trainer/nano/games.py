@@ -288,12 +288,11 @@ def _asked(
 
 def _muddle(game: Game, symbols: Mapping[str, str], rng: np.random.Generator) -> dict[str, str]:
     """The symbols, with two roles exchanged; never the paper's own."""
-    while True:
+    dealt, muddled = {role: symbols[role] for role in ROLES[game]}, dict(opaque(game))
+    while muddled == opaque(game):
         one, other = (str(role) for role in rng.choice(ROLES[game], 2, replace=False))
-        dealt = {role: symbols[role] for role in ROLES[game]}
         muddled = _complete(game, {**dealt, one: symbols[other], other: symbols[one]})
-        if muddled != opaque(game):
-            return muddled
+    return muddled
 
 
 def make(game: Game, symbols: Mapping[str, str], **options: Any) -> Any:

@@ -205,7 +205,8 @@ def pretrain(recipe: Recipe, tokenizer: Any, out: Path) -> Any:
     model = build_model(recipe, tokenizer)
     weights = list(model.parameters())
     optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-    first = _resume(model, optimizer, recipe, out)
+    check_folder(recipe, out)
+    first = _resume(model, optimizer, out)
     fast = build_model(recipe, tokenizer).to(torch.bfloat16)
     # on a CPU the fused attention's backward pass in bfloat16 takes longer than the whole matrices'
     fast.set_attn_implementation("eager")
@@ -255,14 +256,25 @@ def _save(model: Any, optimizer: Any, recipe: Recipe, tokenizer: Any, step: int,
     part.replace(out / "state.pt")
 
 
-def _resume(model: Any, optimizer: Any, recipe: Recipe, out: Path) -> int:
+def check_folder(recipe: Recipe, out: Path) -> None:
+    """Compare a recipe with the one that made what a folder holds.
+
+    Raises:
+        ValueError: It is another.
+    """
+    if not (out / "state.pt").exists():
+        return
+    held = torch.load(out / "state.pt", weights_only=True)["recipe"]
+    own = asdict(recipe)
+    if differing := [k for k in own if k != "compiled" and held.get(k) != own[k]]:
+        raise ValueError(f"{out} holds a model with another {differing[0]}; give another --out")
+
+
+def _resume(model: Any, optimizer: Any, out: Path) -> int:
     path = out / "state.pt"
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
-    own = asdict(recipe)
-    if differing := [k for k in own if k != "compiled" and state["recipe"].get(k) != own[k]]:
-        raise ValueError(f"{out} holds a model with another {differing[0]}; give another --out")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])

@@ -14,6 +14,7 @@ from erl_envs.core import Message
 from erl_envs.policies.base import Conversation, Sampling
 from erl_envs.policies.local import Local
 from erl_envs.policies.transformers import Transformers
+from erl_trainer.types import NotFinite
 
 PROMPT, ANSWER = 320, 16
 """Tokens of the fixed prompt and of its answer. A prompt of more than two blocks of vLLM's prefix
@@ -113,6 +114,7 @@ def verify(sampler: Sampler, model: Any, score: Score | None = None) -> float:
 
     Raises:
         StaleSampler: By more than rounding; the message tells both mean log-probabilities.
+        NotFinite: The model's are infinite or not numbers.
     """
     prompt = sampler.prompt
     conversation = Conversation([], _KEY, seed=0, ids=list(prompt))
@@ -121,6 +123,8 @@ def verify(sampler: Sampler, model: Any, score: Score | None = None) -> float:
     theirs_T = torch.tensor([*sampler.score(prompt), *answer.logprobs])
     ids = [*prompt, *answer.ids]
     ours_T = torch.tensor(score(ids) if score else log_probs(model, ids))
+    if not ours_T.isfinite().all():
+        raise NotFinite("the trained model's log-probabilities are not finite")
     apart_T = (theirs_T - ours_T).abs()
     begin = len(prompt) - 1
     gap = float(torch.maximum(apart_T[:begin].mean(), apart_T[begin:].mean()))
