@@ -51,7 +51,7 @@ def final(results: Results) -> Figure | None:
 
 
 def ablations(results: Results) -> Figure | None:
-    """Final reward of every method, the best on top (the paper's Fig. 7)."""
+    """Final reward of every method, the best on top (the paper's Fig. 7); hollow of one seed."""
     by_panel = {
         environment: {
             method: estimate(rewards)
@@ -63,7 +63,7 @@ def ablations(results: Results) -> Figure | None:
     most = max(map(len, by_panel.values()), default=0)
     if not most:
         return None
-    figure, [row] = plots.panels(len(by_panel), width=4.2, height=0.9 + 0.3 * most)
+    figure, [row] = plots.panels(len(by_panel), width=4.8, height=0.9 + 0.3 * most)
     for axes, (environment, estimates) in zip(row, by_panel.items(), strict=True):
         names = sorted(estimates, key=lambda name: estimates[name].mean)
         for place, method in enumerate(names):
@@ -78,7 +78,7 @@ def ablations(results: Results) -> Figure | None:
         axes.set_xlim(left=0)
         axes.grid(axis="y", visible=False)
         reference_lines(axes, results, environment, vertical=True)
-    figure.supxlabel(f"{_LABEL}, 95 % interval over seeds", fontsize=9)
+    figure.supxlabel(f"{_LABEL}, 95 % interval over seeds; hollow: one seed", fontsize=9)
     return figure
 
 
@@ -122,11 +122,19 @@ def time_split(results: Results) -> Figure | None:
 
 
 def _draw_row(axes: Axes, place: int, its: Estimate, colour: str) -> None:
-    axes.errorbar(its.mean, place, xerr=its.half, color=colour, marker="o", capsize=3)
-    interval = "" if math.isnan(its.half) else f" ± {its.half:.2f}"
-    at_the_edge = axes.get_yaxis_transform()  # where nothing is hidden
-    text = f" {its.mean:.2f}{interval}"
-    axes.text(1, place, text, transform=at_the_edge, va="center", fontsize=7.5)
+    single = math.isnan(its.half)
+    inside = "white" if single else colour
+    axes.errorbar(its.mean, place, xerr=its.half, color=colour, marker="o", mfc=inside, capsize=3)
+    text = f"{its.mean:.3f}" + ("" if single else f" ± {its.half:.3f}")
+    axes.annotate(
+        text,
+        (1, place),
+        xytext=(8, 0),
+        xycoords=axes.get_yaxis_transform(),  # at the edge, where nothing is hidden
+        textcoords="offset points",
+        va="center",
+        fontsize=7.5,
+    )
 
 
 def _spread(count: int, width: float) -> list[float]:

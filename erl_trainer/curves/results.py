@@ -23,6 +23,7 @@ _CUMULATIVE = ("tokens/sampled", "updates", "time/wall")
 _EVALUATION = ("tokens/sampled", "time/wall", "eval/reward")
 _TRAINING = (
     "train/reward",
+    "train/reward_2",
     "train/post_reflection",
     "train/mixed_groups",
     "train/mixed_groups_2",
