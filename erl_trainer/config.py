@@ -109,7 +109,8 @@ class Config:
             or `vllm-server`.
         server_url: Of a `vllm-server`.
         concurrency: Conversations sampled in a batch.
-        max_failures: Share of a step's attempts that the environment may fail.
+        max_failures: Share of a step's attempts or reflections, or of an evaluation's attempts,
+            that may fail outside the policy.
 
         checkpoint_every: Steps between checkpoints; there is one at the end too.
         sample_every: Steps between those whose samples `samples.jsonl` holds; 0 for none.

@@ -40,6 +40,8 @@ GRID: dict[str, Any] = {
     "references": {"Sokoban": {"random": 0.03}},
 }
 
+ERL = {"ERL": {"algo": "erl"}}
+
 # what a fake trainer does: writes a run that reached .5 at step 10; fails where it finds "fail"
 FAKE = """
 import json, os, sys
@@ -186,7 +188,10 @@ class TestGrid:
             ({"environments": ["FrozenLake"]}, "environments must be an object in the grid"),
             ({"methods": {"GRPO": "grpo"}}, "GRPO must be an object in the grid, got 'grpo'"),
             ({"seeds": 3}, "seeds must be a list in the grid, got 3"),
-            ({"environments": {"Chess": {"env": "chess"}}}, "Chess, GRPO: no environment 'chess'"),
+            (
+                {"environments": {"Chess": {"env": "chess"}}, "references": {}, "methods": ERL},
+                "Chess, ERL: no environment 'chess'",
+            ),
             ({"base": {"env_options": {"colour": 1}}}, "FrozenLake, GRPO: frozenlake has no opt"),
         ],
     )
