@@ -19,7 +19,8 @@ from erl_trainer.context import check_context
 from erl_trainer.metrics import check_loggers, read_lines
 from erl_trainer.processes import rank_and_size
 from erl_trainer.sync import StaleSampler
-from erl_trainer.train import STOPPED, STOPS, Run, train
+from erl_trainer.train import STOPS, Run, train
+from erl_trainer.types import STOPPED
 
 
 def start(

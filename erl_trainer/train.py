@@ -31,13 +31,18 @@ from erl_trainer.memory import load_memory
 from erl_trainer.metrics import Log, Trackers, describe, mean, sample_json
 from erl_trainer.processes import gather, rank_and_size, share
 from erl_trainer.sync import StaleSampler, load_sampler, verify
-from erl_trainer.types import NotFinite, Stage, StopReason, sampled_ids, task_names
+from erl_trainer.types import (
+    DONE,
+    STOPPED,
+    NotFinite,
+    Stage,
+    StopReason,
+    sampled_ids,
+    task_names,
+)
 
 EVALUATION = Sampling(temperature=0.7, top_p=0.8, top_k=20)
 """How evaluation samples (PAPER: Training)."""
-
-DONE, STOPPED = ENDINGS = ("done.json", "stopped.json")
-"""What tells that a run has ended: all its steps done, or stopped before."""
 
 TIMES = {
     Stage.ATTEMPT_1: "time/rollout",
@@ -253,7 +258,7 @@ class _Writer:
     def __init__(self, run: Run) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
         self._run = run
-        for name in ENDINGS:
+        for name in (DONE, STOPPED):
             (run.folder / name).unlink(missing_ok=True)  # of the part that this one goes on with
         done = run.step or -1  # before step 1 it is evaluated once more
         self._metrics = Log(run.folder / "metrics.jsonl", done)

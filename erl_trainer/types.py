@@ -14,6 +14,10 @@ Kind = Literal["policy", "imitate", "match"]
 """How a sample is learnt from: by its advantage, by cross-entropy, or by matching a teacher."""
 
 
+DONE, STOPPED = "done.json", "stopped.json"
+"""Files that tell that a run has ended: all its steps done, or stopped before."""
+
+
 class Stage(StrEnum):
     """Where in a step a sample comes from."""
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from erl_trainer.config import FREE, configure, to_json
 from erl_trainer.curves.grid import Grid, Run
-from erl_trainer.curves.runner import DONE, METRICS
+from erl_trainer.curves.runner import METRICS
 from erl_trainer.curves.statistics import Curve
+from erl_trainer.types import DONE
 
 STAGES = ("rollout", "reflection", "second_rollout", "training", "evaluation")
 """What a step's time is spent on."""

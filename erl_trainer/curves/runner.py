@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from erl_trainer.curves.grid import Run
+from erl_trainer.types import DONE
 
-CONFIG, LOG, DONE, METRICS = "grid-config.json", "log.txt", "done.json", "metrics.jsonl"
-"""Files of a run's folder: the first two are written here, the others by the trainer."""
+CONFIG, LOG, METRICS = "grid-config.json", "log.txt", "metrics.jsonl"
+"""Files of a run's folder: the first two are written here, the third by the trainer."""
 
 _POLL = 0.5
 _PATIENCE = 10.0
