@@ -13,14 +13,14 @@ import torch
 from erl_envs.arguments import FAILED, OK
 from erl_envs.policies import PolicyError, nano
 from erl_envs.policies.transformers import load as load_model
-from erl_trainer import checkpoint, processes
+from erl_trainer import checkpoint
 from erl_trainer.config import FREE, Config, to_json
 from erl_trainer.context import check_context
 from erl_trainer.metrics import check_loggers, read_lines
-from erl_trainer.processes import rank_and_size
+from erl_trainer.processes import join, rank_and_size
 from erl_trainer.sync import StaleSampler
 from erl_trainer.train import STOPS, Run, train
-from erl_trainer.types import STOPPED
+from erl_trainer.types import DONE, STOPPED
 
 
 def start(
@@ -47,7 +47,7 @@ def start(
     Raises:
         ValueError: The configuration, the folder or a checkpoint is not usable; one line.
     """
-    processes.accelerator()  # whoever was launched with this one is known from here on
+    join()  # whoever was launched with this one is known from here on
     is_first = rank_and_size()[0] == 0
     if not is_first:
         say = progress = _say_nothing
@@ -103,7 +103,8 @@ def held_checkpoint(out: Path) -> Path | None:
     if found is None and (out / "config.json").exists():
         held = json.loads((out / "config.json").read_text(encoding="utf-8"))
         done = max((line["step"] for _, line in read_lines(out / "metrics.jsonl")), default=0)
-        if done >= min(held["checkpoint_every"], held["steps"]):
+        # a step's line is written before its checkpoint: one step may be ahead
+        if done > held["checkpoint_every"] or (out / DONE).exists():
             raise ValueError(f"{out} holds {done} steps but no checkpoint; give another --out")
     return found
 

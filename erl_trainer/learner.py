@@ -14,13 +14,12 @@ import torch
 
 from erl_envs.extras import missing_extra
 from erl_envs.policies.local import context_length
-from erl_trainer import processes
 from erl_trainer.batching import MicroBatch, micro_batches
 from erl_trainer.config import Config
 from erl_trainer.forward import Scorer, bare, logprobs
 from erl_trainer.objective import Objective, Old, Size
 from erl_trainer.optimizer import MasterAdamW
-from erl_trainer.processes import gather, rank_and_size
+from erl_trainer.processes import gather, join, rank_and_size
 from erl_trainer.types import Kind, NotFinite, Sample, sampled_ids, task_names
 
 Metrics = dict[str, float]
@@ -63,7 +62,7 @@ class Learner:
             ValueError: The model cannot be trained: its logits are not its head's, or PEFT is
                 missing for LoRA.
         """
-        accelerator = accelerator or processes.accelerator()
+        accelerator = accelerator or join()
         self.model, self.updates = model, 0
         self._config, self._pad_id = config, pad_id
         self._context = context_length(bare(model))

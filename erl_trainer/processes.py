@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def accelerator() -> Any:
+def join() -> Any:
     """Accelerate's, of the processes that were launched together; None where there is only one.
 
     Raises:

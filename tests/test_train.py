@@ -328,6 +328,7 @@ def test_a_full_disk_is_told(
     told = capsys.readouterr().err
     assert "step-000002.pt: [enforce fail at inline_container.cc:672] . unexpected pos\n" in told
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+    assert train(model, tmp_path / "run", "--steps", "2", "--resume") == 0
 
 
 def test_a_step_half_learnt_is_not_saved(
