@@ -49,7 +49,7 @@ class MicroBatch(NamedTuple):
 def micro_batches(
     samples: Sequence[Sample], kind: Kind, token_budget: int, pad_id: int, device: Any
 ) -> list[MicroBatch]:
-    """This process's part of everybody's samples of one kind, longest first.
+    """This process's part of the samples of one kind, longest first.
 
     Processes wait for each other in every pass: all have as many, and those of a pass are about
     as large.

@@ -40,9 +40,8 @@ class Plan(NamedTuple):
 class Learner:
     """Trains a causal language model on samples, one optimizer update at a time.
 
-    Launched as several processes (`accelerate launch`, `torchrun`), each gives its own samples,
-    perhaps none, and all call `update` as often; weights move as if one had given all of them.
-    Who learns which does not depend on who gave it.
+    Launched as several processes (`accelerate launch`, `torchrun`), all call `update` with the same
+    samples; each learns a share of them, and weights move as if one had learnt all.
 
     Attributes:
         model: What is trained; with LoRA, PEFT's model around the one given.
@@ -90,7 +89,7 @@ class Learner:
         Where no sample has credit there is no optimizer update: its momentum would move weights.
 
         Args:
-            samples: This process's.
+            samples: The same on every process.
 
         Returns:
             Of all processes, `tokens` learnt and optimizer `updates`; and of those updates, the
@@ -103,7 +102,6 @@ class Learner:
             ValueError: A sample is malformed, or too long for the model.
             NotFinite: A loss or the gradient is not finite; that update was not made.
         """
-        samples = gather(samples)
         for sample in samples:
             self._check(sample)
         parts = self._config.minibatches

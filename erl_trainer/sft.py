@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,11 @@ from erl_trainer.checkpoint import save_model
 from erl_trainer.config import Config
 from erl_trainer.learner import Learner
 from erl_trainer.metrics import Log
+from erl_trainer.processes import join, rank_and_size
 from erl_trainer.types import NotFinite, Sample, Stage
+
+Record = Callable[[Mapping[str, float], int], None]
+"""Called with an update's metrics, and how many updates there will be."""
 
 
 def main(argv: list[str]) -> int:
@@ -38,6 +43,7 @@ def main(argv: list[str]) -> int:
         ValueError: A run, a model or a folder is not usable, or no episode succeeded.
     """
     args = _parser().parse_args(argv)
+    join()  # whoever was launched with this one is known from here on
     for name in ("epochs", "batch"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(args, name)}")
@@ -62,29 +68,42 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"an attempt has {longest} tokens; {args.model} reads {policy.context}")
     config = Config(lr=args.lr, seed=args.seed, lora_rank=args.lora_rank, warmup=args.warmup)
     learner = Learner(policy.model, config, pad_id(policy.tokenizer))
-    args.out.mkdir(parents=True, exist_ok=True)
     try:
-        _learn(learner, policy, samples, args)
+        with _record(args) as record:
+            fit(learner, samples, args.epochs, args.batch, args.seed, record)
+            save_model(learner.model, policy.tokenizer, args.out / "model")
     except NotFinite as failure:
-        shutil.rmtree(args.out)
         raise ValueError(f"{failure}: lower --lr; nothing is kept") from failure
-    except BaseException:  # there is no going on from a part
-        shutil.rmtree(args.out)
-        raise
-    Console(stderr=True, highlight=False).print(
-        f"{len(samples)} samples learnt; the model is in {args.out / 'model'}"
-    )
+    if rank_and_size()[0] == 0:
+        Console(stderr=True, highlight=False).print(
+            f"{len(samples)} samples learnt; the model is in {args.out / 'model'}"
+        )
     return 0
 
 
-def _learn(
-    learner: Learner, policy: Transformers, samples: Sequence[Sample], args: argparse.Namespace
-) -> None:
-    told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-    told["runs"] = [str(run) for run in args.runs]
-    (args.out / "config.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    fit(learner, samples, args.epochs, args.batch, args.seed, args.out)
-    save_model(learner.model, policy.tokenizer, args.out / "model")
+@contextmanager
+def _record(args: argparse.Namespace) -> Iterator[Record]:
+    """The new model's folder, and what writes into it: the first process. A fault removes it."""
+    if rank_and_size()[0] > 0:
+        yield lambda _, updates: None
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+        told["runs"] = [str(run) for run in args.runs]
+        (args.out / "config.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        log = Log(args.out / "metrics.jsonl", 0)
+        with show_progress("updates") as progress:
+
+            def record(line: Mapping[str, float], updates: int) -> None:
+                log.write(line)
+                progress(int(line["step"]), updates)
+
+            yield record
+        log.close()
+    except BaseException:  # there is no going on from a part
+        shutil.rmtree(args.out)
+        raise
 
 
 def corrected(episode: Episode, threshold: float, chat: ChatTokens) -> Iterator[Sample]:
@@ -142,21 +161,17 @@ def encode(messages: Sequence[Message], chat: ChatTokens) -> tuple[list[int], li
 
 
 def fit(
-    learner: Learner, samples: Sequence[Sample], epochs: int, batch: int, seed: int, out: Path
+    learner: Learner, samples: Sequence[Sample], epochs: int, batch: int, seed: int, record: Record
 ) -> None:
     """Learn the samples some times over, each time in a new random order."""
-    log = Log(out / "metrics.jsonl", 0)
     updates = -(-len(samples) // batch) * epochs
     done = 0
-    with show_progress("updates") as progress:
-        for epoch in range(epochs):
-            order = np.random.default_rng([seed, epoch]).permutation(len(samples))
-            for start in range(0, len(samples), batch):
-                found = learner.update([samples[i] for i in order[start : start + batch]])
-                done += 1
-                log.write({"step": done, "epoch": epoch, **found})
-                progress(done, updates)
-    log.close()
+    for epoch in range(epochs):
+        order = np.random.default_rng([seed, epoch]).permutation(len(samples))
+        for start in range(0, len(samples), batch):
+            found = learner.update([samples[i] for i in order[start : start + batch]])
+            done += 1
+            record({"step": done, "epoch": epoch, **found}, updates)
 
 
 def _parser() -> argparse.ArgumentParser:

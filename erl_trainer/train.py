@@ -29,7 +29,7 @@ from erl_trainer.failures import TooManyFailures, check_failures, reasons
 from erl_trainer.learner import Learner, merge
 from erl_trainer.memory import load_memory
 from erl_trainer.metrics import Log, Trackers, describe, mean, sample_json
-from erl_trainer.processes import gather, rank_and_size, share
+from erl_trainer.processes import gather, rank_and_size
 from erl_trainer.sync import StaleSampler, load_sampler, verify
 from erl_trainer.types import (
     DONE,
@@ -162,7 +162,7 @@ class Run:
         check_failures(f"reflections of {where}", unwritten, count, cfg.max_failures)
         began = time.perf_counter()
         learnt = merge(
-            self.learner.update(share([s for s in collected.samples if s.update == number]))
+            self.learner.update([s for s in collected.samples if s.update == number])
             for number in sorted({s.update for s in collected.samples})
         )
         self.totals["tokens/trained"] += learnt.pop("tokens", 0.0)

@@ -77,7 +77,7 @@ def sharding_accelerator() -> Any:
 
 
 def learn(path: Path, shard: bool) -> None:
-    """Learn shares of the samples, the second process's the smaller; the first writes what came."""
+    """Learn the samples together; the first process writes what came of it."""
     from erl_trainer.checkpoint import load, save, save_model
     from erl_trainer.config import Config
     from erl_trainer.learner import Learner
@@ -87,14 +87,13 @@ def learn(path: Path, shard: bool) -> None:
     learner = Learner(model(), config, 0, sharding_accelerator() if shard else None)
     rank, size = rank_and_size()
     assert size == 2
-    shares = [(SAMPLES[1:], SAMPLES[:1]), (MORE, []), ([], [])]
-    metrics = [learner.update(share[rank]) for share in shares]
+    metrics = [learner.update(samples) for samples in (SAMPLES, MORE, [])]
     weights = {
         name: weight.full_tensor() if hasattr(weight, "full_tensor") else weight.detach().clone()
         for name, weight in learner.model.named_parameters()
     }
     try:
-        learner.update([MORE[0], sample("imitate", 9, float("inf"), 0, task="bad")][rank:][:1])
+        learner.update([MORE[0], sample("imitate", 9, float("inf"), 0, task="bad")])
         fault = "none"
     except NotFinite as error:
         fault = str(error)
@@ -104,7 +103,7 @@ def learn(path: Path, shard: bool) -> None:
     torch.distributed.barrier()
     resumed = Learner(model(), config, 0, sharding_accelerator() if shard else None)
     resumed.load_state_dict(load(checkpoint)["learner"])
-    went_on = [each.update(shares[1][rank])["grad_norm"] for each in (learner, resumed)]
+    went_on = [each.update(MORE)["grad_norm"] for each in (learner, resumed)]
     probe = [each.log_probs([5, 6, 7, 8]) for each in (learner, resumed)]
     if rank == 0:
         found = {"metrics": metrics, "weights": weights, "fault": faults}

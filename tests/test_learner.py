@@ -520,7 +520,7 @@ def test_two_processes_learn_what_one_does(how: str, wrapper: str, tmp_path: Pat
         assert alone.update(samples) == pytest.approx(theirs, rel=1e-6, abs=1e-9)
     for name, weight in alone.model.named_parameters():
         torch.testing.assert_close(found["weights"][name], weight.detach(), rtol=1e-6, atol=1e-8)
-    # the second process's sample was bad; both said so, and nobody waits for ever
+    # one process's share was bad; both said so, and nobody waits for ever
     assert found["fault"] == ["loss is inf in the micro-batch of tasks bad (imitate)"] * 2
     saved, _ = load_model(str(tmp_path / "model"))
     for name, weight in saved.named_parameters():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from launching import together
 from tiny_models import untrained_nano
 
 from erl_envs.core import Attempt, Episode, Message, Reflection, Task
@@ -86,6 +87,20 @@ def test_the_oracles_run_is_learnt(model: str, oracle_run: Path, tmp_path: Path)
     assert len(losses) == 16
     assert losses[-1] < losses[0] / 2
     assert (out / "model" / "config.json").exists()
+
+
+def test_two_processes_learn_what_one_does(model: str, oracle_run: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    sft = ["sft", "--from", str(oracle_run), "--model", model, "--epochs", "1", "--batch", "3"]
+    assert main([*sft, "--out", str(tmp_path / "one")]) == 0
+    together(["-m", "erl_trainer", *sft, "--out", str(tmp_path / "two")])
+    one, two = (
+        [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").open()]
+        for out in ("one", "two")
+    )
+    assert len(one) == 2
+    for ours, theirs in zip(one, two, strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4)
 
 
 @pytest.mark.parametrize(("least", "found"), [(1.0, 1), (0.0, 2)])

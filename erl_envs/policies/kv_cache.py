@@ -52,7 +52,10 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep some rows of the batch."""
         held = self.keys.shape[2]
-        self._keys, self._values = self._keys[indices], self._values[indices]
+        # several times as fast as by brackets, on a CPU
+        self._keys, self._values = (
+            states.index_select(0, indices) for states in (self._keys, self._values)
+        )
         self.keys, self.values = self._keys[:, :, :held], self._values[:, :, :held]
 
 
@@ -87,7 +90,11 @@ def take(cache: Any, row: int, mask_L: torch.Tensor) -> Past:
         row: Place in the batch.
         mask_L: True for each cached token that is no padding.
     """
-    return [(layer.keys[row][:, mask_L], layer.values[row][:, mask_L]) for layer in cache.layers]
+    kept = mask_L.nonzero()[:, 0]
+    return [
+        (layer.keys[row].index_select(1, kept), layer.values[row].index_select(1, kept))
+        for layer in cache.layers
+    ]
 
 
 def is_plain(model: Any) -> bool:
