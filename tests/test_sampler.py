@@ -154,6 +154,19 @@ def test_prompts_read_a_few_at_a_time_are_the_same_prompts(monkeypatch: pytest.M
     assert later.ids[0].shape == (5, 2)
 
 
+def test_equal_prompts_are_read_once_and_sampled_apart() -> None:
+    prompts = [PROMPTS[1], PROMPTS[2], PROMPTS[1], PROMPTS[1], PROMPTS[2]]
+    rngs = [np.random.default_rng(row) for row in range(5)]
+    model = Recorder(MODEL)
+    together = sample(model, prompts, rngs, PLAIN, STOPS)
+    assert model.ids[0].shape == (2, 17)
+    assert len({tuple(together[row].ids) for row in (0, 2, 3)}) == 3
+    for row, prompt in enumerate(prompts):
+        [alone] = sample(MODEL, [prompt], [np.random.default_rng(row)], PLAIN, STOPS)
+        assert together[row].ids == alone.ids
+        assert np.allclose(together[row].logprobs, alone.logprobs, atol=1e-4)
+
+
 def test_temperature_zero_is_the_argmax_of_the_full_forward() -> None:
     for prompt, row in zip(PROMPTS, run(PROMPTS, GREEDY, stop_ids=[]), strict=True):
         ids = list(prompt)

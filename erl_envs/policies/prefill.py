@@ -1,4 +1,4 @@
-"""Reading a batch's prompts: new ones a few at a time, lest padding and masks take over."""
+"""Reading a batch's prompts: equal ones once, new ones a few at a time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Prompts(NamedTuple):
 
 
 def prefill(model: Any, prompts: Sequence[Sequence[int]], pasts: Sequence[Past | None]) -> Prompts:
-    """Read prompts, of each only what its past does not hold.
+    """Read prompts, of each only what its past does not hold; packs, lest padding take over.
 
     Args:
         model: A causal language model.
@@ -39,21 +39,24 @@ def prefill(model: Any, prompts: Sequence[Sequence[int]], pasts: Sequence[Past |
     """
     if not is_plain(model):
         return _read(model, prompts, None)
-    packs = pack([len(prompt) for prompt in prompts], TOKENS)
     # what a conversation adds is short: copying what is held would cost more than it saves
-    if any(pasts) or len(packs) == 1:
+    if any(pasts):
         return _read(model, prompts, pasts)
-    logits: dict[int, torch.Tensor] = {}
-    read: dict[int, Past] = {}
+    keys = [tuple(prompt) for prompt in prompts]
+    distinct = list(dict.fromkeys(keys))  # a group's attempts begin alike
+    packs = pack([len(prompt) for prompt in distinct], TOKENS)
+    if len(packs) == 1 and len(distinct) == len(prompts):
+        return _read(model, prompts, pasts)
+    logits: dict[tuple[int, ...], torch.Tensor] = {}
+    read: dict[tuple[int, ...], Past] = {}
     for rows in packs:
-        part = _read(model, [prompts[row] for row in rows], [None] * len(rows))
+        part = _read(model, [distinct[row] for row in rows], [None] * len(rows))
         for place, row in enumerate(rows):
-            logits[row] = part.logits_BV[place]
-            read[row] = take(part.cache, place, part.mask_BL[place].bool())
-    everyone = range(len(prompts))
-    cache, lengths = gather([read[row] for row in everyone], _layers(model))
+            logits[distinct[row]] = part.logits_BV[place]
+            read[distinct[row]] = take(part.cache, place, part.mask_BL[place].bool())
+    cache, lengths = gather([read[key] for key in keys], _layers(model))
     mask_BL = _mask(lengths).to(model.device)
-    return Prompts(torch.stack([logits[row] for row in everyone]), cache, mask_BL)
+    return Prompts(torch.stack([logits[key] for key in keys]), cache, mask_BL)
 
 
 def _read(
