@@ -1,4 +1,5 @@
-"""What packs of a CPU cache's size gain: reading prompts, and an optimizer update. One thread."""
+"""What packs of a CPU cache's size gain, in reading prompts and in an optimizer update, and what
+reading equal prompts once gains. One thread."""
 
 from __future__ import annotations
 
@@ -68,6 +69,21 @@ def test_prompts_read_in_packs_beside_all_at_once(
         prefill.prefill(net, given, [None] * len(given))
 
     compare(benchmark, lambda: read(usual), lambda: read(1 << 30))
+
+
+def test_a_groups_equal_prompts_beside_as_many_different_ones(benchmark: Any) -> None:
+    from erl_envs.policies import prefill
+
+    net, rng = model(), np.random.default_rng(2)
+    # a GRPO step of 16 FrozenLake tasks: 160 attempts
+    different = rng.integers(8, 2000, size=(160, 140)).tolist()
+    equal = [prompt for prompt in different[:16] for _ in range(10)]
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def read(given: list[list[int]]) -> None:
+        prefill.prefill(net, given, [None] * len(given))
+
+    compare(benchmark, lambda: read(equal), lambda: read(different))
 
 
 def test_update_in_small_micro_batches_beside_large(benchmark: Any) -> None:
