@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from erl_envs.policies.transformers import quiet
-from erl_trainer.processes import rank_and_size
+from erl_trainer.processes import is_first
 
 KEEP = 2
 """Checkpoints that stay; older ones go."""
@@ -28,7 +28,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     import torch
 
     path = folder / f"step-{step:06d}.pt"
-    if rank_and_size()[0] > 0:
+    if not is_first():
         return path
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
@@ -77,7 +77,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     from erl_trainer.forward import bare
     from erl_trainer.sync.weights import weights
 
-    first = rank_and_size()[0] == 0
+    first = is_first()
     tensors = {name: tensor.cpu() for name, tensor in weights(model) if first}
     if not first:
         return

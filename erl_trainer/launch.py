@@ -17,7 +17,7 @@ from erl_trainer import checkpoint
 from erl_trainer.config import FREE, Config, to_json
 from erl_trainer.context import check_context
 from erl_trainer.metrics import check_loggers, read_lines
-from erl_trainer.processes import join, rank_and_size
+from erl_trainer.processes import is_first, join
 from erl_trainer.sync import StaleSampler
 from erl_trainer.train import STOPS, Run, train
 from erl_trainer.types import DONE, STOPPED
@@ -48,8 +48,7 @@ def start(
         ValueError: The configuration, the folder or a checkpoint is not usable; one line.
     """
     join()  # whoever was launched with this one is known from here on
-    is_first = rank_and_size()[0] == 0
-    if not is_first:
+    if not is_first():
         say = progress = _say_nothing
     written = json.loads(json.dumps({**names, **to_json(config)}))
     check_folder(written, out, resume)
@@ -63,7 +62,7 @@ def start(
         run = Run(config, model.to(getattr(torch, config.dtype)), tokenizer, out)
     except (PolicyError, StaleSampler) as failure:
         raise ValueError(f"cannot sample with backend {config.backend}: {failure}") from failure
-    if is_first:  # nothing is written before all of the above is known to work
+    if is_first():  # nothing is written before all of the above is known to work
         out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(written, indent=1) + "\n"
         (out / "config.json").write_text(text, encoding="utf-8")
@@ -73,7 +72,7 @@ def start(
     try:
         train(run, say, progress)
     except tuple(STOPS) as failure:
-        if is_first:
+        if is_first():
             reason = next(STOPS[kind] for kind in STOPS if isinstance(failure, kind))
             done = {"reason": reason, "step": run.step, "message": str(failure)}
             (out / STOPPED).write_text(json.dumps(done) + "\n", encoding="utf-8")

@@ -37,6 +37,11 @@ def rank_and_size() -> tuple[int, int]:
     return 0, 1
 
 
+def is_first() -> bool:
+    """Whether this is the process that writes files and tells a person."""
+    return rank_and_size()[0] == 0
+
+
 def share(items: Sequence[T]) -> list[T]:
     """This process's part of a step's work."""
     rank, size = rank_and_size()

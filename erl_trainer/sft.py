@@ -29,7 +29,7 @@ from erl_trainer.checkpoint import save_model
 from erl_trainer.config import Config
 from erl_trainer.learner import Learner
 from erl_trainer.metrics import Log
-from erl_trainer.processes import join, rank_and_size
+from erl_trainer.processes import is_first, join
 from erl_trainer.types import NotFinite, Sample, Stage
 
 Record = Callable[[Mapping[str, float], int], None]
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
             save_model(learner.model, policy.tokenizer, args.out / "model")
     except NotFinite as failure:
         raise ValueError(f"{failure}: lower --lr; nothing is kept") from failure
-    if rank_and_size()[0] == 0:
+    if is_first():
         Console(stderr=True, highlight=False).print(
             f"{len(samples)} samples learnt; the model is in {args.out / 'model'}"
         )
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
 @contextmanager
 def _record(args: argparse.Namespace) -> Iterator[Record]:
     """The new model's folder, and what writes into it: the first process. A fault removes it."""
-    if rank_and_size()[0] > 0:
+    if not is_first():
         yield lambda _, updates: None
         return
     args.out.mkdir(parents=True, exist_ok=True)

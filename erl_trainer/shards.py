@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from erl_trainer.processes import rank_and_size
+from erl_trainer.processes import is_first
 
 
 def is_sharded(tensor: Any) -> bool:
@@ -29,7 +29,7 @@ def whole_for_first(tensor: Any) -> torch.Tensor:
     found = whole(tensor)
     if not is_sharded(tensor):
         return found
-    return found.cpu() if rank_and_size()[0] == 0 else found.new_empty(0, device="cpu")
+    return found.cpu() if is_first() else found.new_empty(0, device="cpu")
 
 
 def like(tensor: Any, found: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ from erl_trainer.failures import TooManyFailures, check_failures, reasons
 from erl_trainer.learner import Learner, merge
 from erl_trainer.memory import load_memory
 from erl_trainer.metrics import Log, Trackers, describe, mean, sample_json
-from erl_trainer.processes import gather, rank_and_size
+from erl_trainer.processes import gather, is_first
 from erl_trainer.sync import StaleSampler, load_sampler, verify
 from erl_trainer.types import (
     DONE,
@@ -214,8 +214,7 @@ def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], N
             before where the step had learnt nothing yet, else an earlier one.
     """
     cfg, folder = run.config, run.folder
-    first_process = rank_and_size()[0] == 0
-    writer = _Writer(run) if first_process else None
+    writer = _Writer(run) if is_first() else None
     try:
         if run.step == 0 and cfg.eval_every:
             found = run.evaluate()

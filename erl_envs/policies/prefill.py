@@ -30,7 +30,7 @@ class Prompts(NamedTuple):
 
 
 def prefill(model: Any, prompts: Sequence[Sequence[int]], pasts: Sequence[Past | None]) -> Prompts:
-    """Read prompts, of each only what its past does not hold; packs, lest padding take over.
+    """Read prompts: of each what its past does not hold, equal ones once, in packs to pad little.
 
     Args:
         model: A causal language model.
