@@ -85,7 +85,8 @@ def ours(model: str, sizes: Sizes) -> list[dict[str, float]]:
         run = Run(config, loaded.float(), tokenizer, Path(folder))
         for _ in range(sizes.steps):
             before, began = dict(run.totals), time.perf_counter()
-            metrics, collected = run.train_step()
+            collected = run.train_step()
+            metrics = run.line or {}
             found.append(
                 {
                     "step": time.perf_counter() - began,

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from erl_envs.arguments import INTERRUPTED, OK, Parser, complain
 from erl_envs.eval.progress import show_progress
+from erl_envs.files import read_json
 from erl_envs.options import read_pair
 from erl_trainer.config import Config, configure
 
@@ -79,9 +80,8 @@ def _train(argv: list[str]) -> int:
     held = args.out / "config.json"
     path = args.config or (held if args.resume and held.exists() else None)
     fields = {**(_read(path) if path else {}), **_fields(rest)}
-    algo = args.algo or fields.pop("algo", "erl")
-    preset = args.preset or fields.pop("preset", "default")
-    fields.pop("algo", None), fields.pop("preset", None)
+    named = {"algo": fields.pop("algo", "erl"), "preset": fields.pop("preset", "default")}
+    algo, preset = args.algo or named["algo"], args.preset or named["preset"]
     if args.option:
         options = dict(read_pair(pair) for pair in args.option)
         fields["env_options"] = {**fields.get("env_options", {}), **options}
@@ -108,10 +108,7 @@ def _options() -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    found = read_json(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold a JSON object of algo, preset and fields")
     return found

@@ -13,7 +13,7 @@ from erl_envs.policies.base import Policy, PolicyError, Sampling
 from erl_envs.reflection import retry_prompt
 from erl_envs.rollout import EnvPool, Job, Play, Player, Role, failure
 from erl_trainer.config import Config
-from erl_trainer.processes import share, unshare
+from erl_trainer.processes import failing_together, share, unshare
 from erl_trainer.types import Stage
 
 T = TypeVar("T")
@@ -137,7 +137,10 @@ class Actor:
 
 
 class Team:
-    """The actor of each process, together one: each plays its share, and all get all of it."""
+    """The actor of each process, together one: each plays its share, and all get all of it.
+
+    Where one process's policy does not answer, `PolicyError` is raised on all.
+    """
 
     def __init__(self, actor: Actor) -> None:
         """Args: actor: this process's."""
@@ -148,13 +151,17 @@ class Team:
     ) -> list[Attempt]:
         """See `Actor.attempt`; the jobs are the same on all processes."""
         told = None if prompts is None else share(prompts)
-        return unshare(self._actor.attempt(share(jobs), stage, told))
+        with failing_together(PolicyError):
+            mine = self._actor.attempt(share(jobs), stage, told)
+        return unshare(mine)
 
     def reflect(
         self, jobs: Sequence[Job], attempts: Sequence[Attempt], memories: Sequence[str | None]
     ) -> list[Reflection | None]:
         """See `Actor.reflect`."""
-        return unshare(self._actor.reflect(share(jobs), share(attempts), share(memories)))
+        with failing_together(PolicyError):
+            mine = self._actor.reflect(share(jobs), share(attempts), share(memories))
+        return unshare(mine)
 
     def show(self, jobs: Sequence[Job], attempts: Sequence[Attempt]) -> list[Reflection | None]:
         """See `Actor.show`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -15,19 +16,37 @@ Algo = Literal["erl", "grpo"]
 Preset = Literal["default", "paper"]
 
 
-_AT_LEAST = {
-    1: (
-        *("steps", "tasks_per_step", "group_size", "eval_samples", "min_group", "minibatches"),
-        *("max_tokens", "reflect_max_tokens", "token_budget", "logit_chunk", "concurrency"),
-        *("constant", "checkpoint_every"),
+_BOUNDS: Sequence[tuple[str, Callable[[float], bool], Sequence[str]]] = (
+    (
+        "1 or more",
+        lambda value: value >= 1,
+        (
+            *("steps", "tasks_per_step", "group_size", "eval_samples", "min_group", "minibatches"),
+            *("max_tokens", "reflect_max_tokens", "token_budget", "logit_chunk", "concurrency"),
+            *("constant", "checkpoint_every", "dual_clip"),
+        ),
     ),
-    0: (
-        *("eval_tasks", "eval_every", "sample_every", "warmup", "lora_rank", "max_failures"),
-        *("lr", "weight_decay", "grad_clip", "kl_weight", "distill_weight"),
-        *("top_p", "reflect_top_p", "clip_low", "clip_high"),
+    (
+        "0 or more",
+        lambda value: value >= 0,
+        (
+            *("eval_tasks", "eval_every", "sample_every", "warmup", "lora_rank", "max_failures"),
+            *("lr", "weight_decay", "grad_clip", "kl_weight", "distill_weight"),
+            *("top_p", "reflect_top_p", "clip_low", "clip_high", "seed"),
+        ),
     ),
-}
-"""Bound → fields."""
+    (
+        "1 or less",
+        lambda value: value <= 1,
+        ("max_failures", "top_p", "reflect_top_p", "clip_low"),
+    ),
+    (
+        "above 0",
+        lambda value: value > 0,
+        ("temperature", "reflect_temperature", "importance_cap"),
+    ),
+)
+"""What numbers must be, where they are not None, and which."""
 
 FREE = frozenset(
     {"token_budget", "logit_chunk", "concurrency", "checkpoint_every", "loggers"}
@@ -81,8 +100,8 @@ class Config:
             `pool` takes the mean of all the stage's rewards in the step.
         min_group: Least size of a group that is its own baseline.
         aggregation: How token losses become one number: `token_mean`, `seq_mean_token_sum` (the
-            paper; a mean over sequences of sums over tokens), or `constant` (a sum over tokens
-            divided by `constant`).
+            paper; a mean over sequences of sums over tokens), or `constant` (that mean divided by
+            `constant`).
         constant: Divisor of the `constant` aggregation: a sequence's greatest length, say.
         clip_low: PPO's clip below 1.
         clip_high: PPO's clip above 1.
@@ -185,15 +204,11 @@ class Config:
             ValueError: A value is not valid, or two do not go together; the message says which.
         """
         check(self)
-        for least, names in _AT_LEAST.items():
+        numbers = {k: v for k, v in vars(self).items() if isinstance(v, int | float)}
+        for words, valid, names in (("a finite number", math.isfinite, numbers), *_BOUNDS):
             for name in names:
-                if not getattr(self, name) >= least:  # NaN is not either
-                    raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
-        for name in ("max_failures", "top_p", "reflect_top_p", "clip_low"):
-            if not getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be 1 or less, got {getattr(self, name)}")
-        if self.temperature <= 0 or self.reflect_temperature <= 0:
-            raise ValueError("training samples: its temperatures must be above 0")
+                if name in numbers and not valid(numbers[name]):
+                    raise ValueError(f"{name} must be {words}, got {numbers[name]}")
         if self.group_size == 1 and self.second_attempt == "none" and self.advantage != "raft":
             raise ValueError(
                 "GRPO with group_size 1 has nothing to compare an attempt with; "
@@ -246,6 +261,12 @@ PAPER: Mapping[str, Any] = {
 }
 """The paper's configuration (PAPER: Training), where it differs from ours."""
 
+PAPER_ENVS: Mapping[str, Mapping[str, Any]] = {
+    "sokoban": {"steps": 200},
+    "hotpotqa": {"train_split": "train", "env_options": {"data": "hub:distractor"}},
+}
+"""What of it is an environment's own (PAPER: Table 1; Environments)."""
+
 
 def configure(preset: Preset, algo: Algo, **fields: Any) -> Config:
     """A configuration: a preset, the algorithm's own settings, then what is given.
@@ -259,12 +280,18 @@ def configure(preset: Preset, algo: Algo, **fields: Any) -> Config:
     known = {f.name for f in dataclasses.fields(Config)}
     if unknown := sorted(set(fields) - known):
         raise ValueError(f"unknown field {unknown[0]!r}; valid: {', '.join(sorted(known))}")
-    base = {**(PAPER if preset == "paper" else {}), **(GRPO if algo == "grpo" else {})}
+    its_env = PAPER_ENVS.get(fields.get("env", Config.env), {})
+    layers = [PAPER, its_env] if preset == "paper" else []
+    base = {k: v for layer in [*layers, GRPO if algo == "grpo" else {}] for k, v in layer.items()}
     if algo == "grpo" and base.get("updates") == "staged":
         base["updates"] = "joint"  # one stage, one update
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     if algo == "grpo" and given.get("second_attempt", "none") != "none":
         raise ValueError("grpo makes no second attempts; take --algo erl")
+    own = given.get("env_options", {})
+    if isinstance(own, Mapping):  # else the class tells what is wrong with it
+        usual = [layer.get("env_options", {}) for layer in layers]
+        given["env_options"] = {k: v for options in [*usual, own] for k, v in options.items()}
     return Config(**{**base, **given})
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import erl_envs
 from erl_envs import tasks
 from erl_envs.core import Attempt, EnvError, Message, Task, TextEnv
-from erl_envs.policies.local import context_length
 from erl_envs.reflection import reflection_messages, retry_prompt
 from erl_trainer.config import Config
 
@@ -19,19 +18,23 @@ TEMPLATE = 8
 """Tokens that a chat template puts around a turn."""
 
 
-def check_context(config: Config, model: Any, tokenizer: Any) -> None:
-    """Compare the context with an estimate: every turn as long as the longest seen.
+def check_context(config: Config, context: int, tokenizer: Any) -> None:
+    """Compare a context with an estimate: every turn as long as the longest seen.
+
+    Args:
+        config: Of the run.
+        context: Tokens that the model reads, or that its sampler does.
+        tokenizer: The model's.
 
     Raises:
         ValueError: It is too short; the message says how long it must be.
     """
-    context = context_length(model)
     need, what = needed_context(config, tokenizer)
     if need > context:
         raise ValueError(
-            f"{config.model} reads {context} tokens; {config.env} with these options needs about "
-            f"{need} for {what}: fewer max_turns, shorter messages (max_tokens), or a model that "
-            "reads more"
+            f"{config.model} reads {context} tokens here; {config.env} with these options needs "
+            f"about {need} for {what}: fewer max_turns, shorter messages (max_tokens), or a model "
+            "that reads more"
         )
 
 

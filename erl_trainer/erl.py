@@ -115,14 +115,14 @@ def distill_samples(trial: Trial, cfg: Config) -> Iterator[Sample]:
     if cfg.distill == "none" or second is None or not second.valid or second.reward <= 0:
         return
     y1, y2 = trial.first.tokens, second.tokens
-    if y1 is None or y2 is None:
+    if y1 is None or y2 is None or not (any(y1.sampled) and any(y2.sampled)):
         return
     if cfg.distill == "cross_entropy":
         told = swap_prompt(y2, y1)
         for s in sample(Stage.DISTILL, "imitate", trial, told, second.reward):
             yield replace(s, advantage=second.reward)
     else:
-        teacher = swap_prompt(y1, y2)
+        teacher = up_to_last_sampled(swap_prompt(y1, y2))
         for s in sample(Stage.DISTILL, "match", trial, y1, second.reward):
             yield replace(
                 s,
@@ -142,11 +142,18 @@ def swap_prompt(tokens: Tokens, other: Tokens) -> Tokens:
     )
 
 
+def up_to_last_sampled(tokens: Tokens) -> Tokens:
+    """Without what the environment said last, which a full context may not have held."""
+    end = len(tokens.ids) - tokens.sampled[::-1].index(True)
+    return Tokens(tokens.ids[:end], tokens.sampled[:end], tokens.logprobs[:end])
+
+
 def sample(
     stage: Stage, kind: Kind, trial: Trial, tokens: Tokens | None, reward: float
 ) -> Iterator[Sample]:
     """The sample of these tokens; none where a policy that keeps no tokens made them."""
     if tokens is not None and any(tokens.sampled):
+        tokens = up_to_last_sampled(tokens)
         yield Sample(
             stage=stage,
             task=trial.job.task.id,

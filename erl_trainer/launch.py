@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from erl_envs.arguments import FAILED, OK
+from erl_envs.files import read_json, write_whole
 from erl_envs.policies import PolicyError, nano
+from erl_envs.policies.local import context_length
 from erl_envs.policies.transformers import load as load_model
 from erl_trainer import checkpoint
 from erl_trainer.config import FREE, Config, to_json
@@ -54,28 +56,29 @@ def start(
     check_folder(written, out, resume)
     check_loggers(config.loggers)
     found = held_checkpoint(out) if resume else None
+    state = None if found is None else checkpoint.load(found)
     model, tokenizer = load_model(
         str(nano.folder(config.env)) if config.model == "nano" else config.model
     )
-    check_context(config, model, tokenizer)
+    check_context(config, context_length(model), tokenizer)
     try:
         run = Run(config, model.to(getattr(torch, config.dtype)), tokenizer, out)
     except (PolicyError, StaleSampler) as failure:
         raise ValueError(f"cannot sample with backend {config.backend}: {failure}") from failure
-    if is_first():  # nothing is written before all of the above is known to work
-        out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(written, indent=1) + "\n"
-        (out / "config.json").write_text(text, encoding="utf-8")
-    if found is not None:
-        run.load(checkpoint.load(found))
-        say(f"going on from step {run.step}")
     try:
+        check_context(config, run.sampler.policy.context, tokenizer)
+        if is_first():  # nothing is written before all of the above is known to work
+            out.mkdir(parents=True, exist_ok=True)
+            write_whole(out / "config.json", json.dumps(written, indent=1) + "\n")
+        if state is not None:
+            run.load(state)
+            say(f"going on from step {run.step}")
         train(run, say, progress)
     except tuple(STOPS) as failure:
         if is_first():
             reason = next(STOPS[kind] for kind in STOPS if isinstance(failure, kind))
             done = {"reason": reason, "step": run.step, "message": str(failure)}
-            (out / STOPPED).write_text(json.dumps(done) + "\n", encoding="utf-8")
+            write_whole(out / STOPPED, json.dumps(done) + "\n")
             saved = checkpoint.latest(out / "checkpoints")
             goes_on = f"from {saved}" if saved else "from the beginning"
             print(
@@ -100,7 +103,7 @@ def held_checkpoint(out: Path) -> Path | None:
     """
     found = checkpoint.latest(out / "checkpoints")
     if found is None and (out / "config.json").exists():
-        held = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        held = read_json(out / "config.json")
         done = max((line["step"] for _, line in read_lines(out / "metrics.jsonl")), default=0)
         # a step's line is written before its checkpoint: one step may be ahead
         if done > held["checkpoint_every"] or (out / DONE).exists():
@@ -118,7 +121,7 @@ def check_folder(written: Mapping[str, Any], out: Path, resume: bool) -> None:
     if path.exists():
         if not resume:
             raise ValueError(f"{out} holds a run; go on with it by --resume, or give another --out")
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = read_json(path)
         free = {"steps", *FREE}  # more steps are the same run
         for name in sorted(set(written) - free):
             if held.get(name) != written[name]:

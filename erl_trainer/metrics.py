@@ -10,9 +10,8 @@ from typing import Any
 
 from erl_envs.core import Attempt
 from erl_envs.extras import missing_extra
+from erl_envs.files import write_whole
 from erl_trainer.types import Sample, Trial
-
-Metrics = dict[str, float]
 
 
 def mean(values: Iterable[float]) -> float | None:
@@ -73,9 +72,7 @@ class Log:
     def __init__(self, path: Path, step: int) -> None:
         """Drop what was written after `step`; a line cut off by a crash goes too."""
         kept = [text + "\n" for text, line in read_lines(path) if line["step"] <= step]
-        part = path.with_suffix(".part")
-        part.write_text("".join(kept), encoding="utf-8")
-        part.replace(path)
+        write_whole(path, "".join(kept))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, line: Mapping[str, Any]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -60,6 +61,26 @@ def unshare(items: Sequence[T]) -> list[T]:
 def gather(items: Sequence[T]) -> list[T]:
     """Everybody's items, on every process, in the order of processes."""
     return [item for part in _gather_parts(items) for item in part]
+
+
+@contextmanager
+def failing_together(*kinds: type[Exception]) -> Iterator[None]:
+    """What fails on one process fails on all: none is left waiting for it.
+
+    Args:
+        kinds: Of faults; they must bear pickling.
+
+    Raises:
+        Exception: The fault of the first process that had one.
+    """
+    fault: Exception | None = None
+    try:
+        yield
+    except kinds as error:
+        fault = error
+    for its in gather([fault]):
+        if its is not None:
+            raise its
 
 
 def _gather_parts(items: Sequence[T]) -> list[list[T]]:

@@ -11,6 +11,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from erl_envs import policies, tasks
 from erl_envs.core import Task, digest
+from erl_envs.files import write_whole
 from erl_envs.policies.base import PolicyError, Sampling
 from erl_envs.rollout import EnvPool, Job, Player
 from erl_trainer import checkpoint
@@ -34,6 +36,7 @@ from erl_trainer.sync import StaleSampler, load_sampler, verify
 from erl_trainer.types import (
     DONE,
     STOPPED,
+    BrokenWeights,
     NotFinite,
     Stage,
     StopReason,
@@ -70,6 +73,8 @@ class Run:
 
     Attributes:
         step: Steps done.
+        saved: Of the latest checkpoint; None before there is one.
+        line: Metrics of the latest step while its evaluation is due; None once they are written.
         totals: Sampled and learnt tokens, optimizer updates and seconds so far.
     """
 
@@ -95,13 +100,13 @@ class Run:
             if config.reflector == "policy"
             else policies.load(config.reflector, config.reflector_url)
         )
-        judged = Sampling(
-            EVALUATION.temperature, EVALUATION.top_p, EVALUATION.top_k, config.max_tokens
-        )
+        judged = replace(EVALUATION, max_tokens=config.max_tokens)
         who = players(config, self.sampler.policy, reflector)
         self.actor = Actor(pool, who, config.concurrency)
         self.judge = Actor(pool, {"actor": Player(self.sampler.policy, judged)}, config.concurrency)
         self.step = 0
+        self.saved: int | None = None
+        self.line: dict[str, float] | None = {}  # before step 1 an evaluation is due
         self.totals: defaultdict[str, float] = defaultdict(float)
 
     def save(self) -> None:
@@ -110,16 +115,28 @@ class Run:
             "learner": self.learner.state_dict(),
             "memory": self.memory.state(),
             "totals": dict(self.totals),
+            "line": self.line,
         }
         checkpoint.save(self.folder / "checkpoints", self.step, state)
+        self.saved = self.step
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint.
+
+        Raises:
+            RuntimeError: One of `STOPS`: the sampler did not take its weights.
+        """
         self.learner.load_state_dict(state["learner"])
         self.memory.load(state["memory"])
         self.totals.update(state["totals"])
-        self.step = state["step"]
+        self.step = self.saved = state["step"]
+        self.line = state["line"]
+        self._sync()
+
+    def _sync(self) -> float:
+        """The sampler gets the weights; how far it lies from the trainer then (`verify`)."""
         self.sampler.sync(self.learner.model)
+        return verify(self.sampler, self.learner.model, self.learner.log_probs)
 
     def evaluate(self) -> dict[str, float]:
         """The paper's protocol: first attempts, the initial prompt, n samples of each task.
@@ -139,13 +156,14 @@ class Run:
         found = {"time/evaluation": sum(seconds.values())}
         return found if reward is None else {"eval/reward": reward, **found}
 
-    def train_step(self) -> tuple[dict[str, float], Step]:
-        """Collect, learn, synchronise, remember.
+    def train_step(self) -> Step:
+        """Collect, learn, remember, synchronise; `line` then tells how it went.
 
         Raises:
-            NotFinite: A loss or gradient is not, or what the model says after the update.
+            NotFinite: A loss or gradient is not.
+            BrokenWeights: What the model says after the update is not.
             TooManyFailures: Of the step's attempts and reflections.
-            StaleSampler: The sampler did not take the new weights.
+            StaleSampler: The sampler did not take the new weights; the step is done all the same.
             PolicyError: It does not answer.
         """
         cfg = self.config
@@ -167,29 +185,28 @@ class Run:
         )
         self.totals["tokens/trained"] += learnt.pop("tokens", 0.0)
         self.totals["updates"] += learnt.pop("updates", 0.0)
-        self.sampler.sync(self.learner.model)
-        try:
-            gap = verify(self.sampler, self.learner.model, self.learner.log_probs)
-        except NotFinite as fault:
-            told = task_names([s.task for s in collected.samples])
-            raise NotFinite(f"{fault} after the update by tasks {told}") from fault
-        trained = time.perf_counter() - began
+        self.totals["tokens/sampled"] += sum(gather([sum(sampled.values())]))
         self.memory.store(collected.lessons)
         self.step += 1
-        self.totals["tokens/sampled"] += sum(gather([sum(sampled.values())]))
         rewards = describe(collected.trials)
         credit = collected.credit
-        return {
+        self.line = {
             **{k: v for k, v in rewards.items() if v is not None},
             **learnt,
             **{TIMES[Stage(stage)]: value for stage, value in seconds.items()},
-            "time/training": trained,
             "train/failures": float(len(failed) + len(unwritten)),
             "groups": credit.groups,
             "groups/flat": credit.flat,
             "groups/small": credit.small,
-            "sync_gap": gap,
-        }, collected
+        }
+        try:
+            self.line["sync_gap"] = self._sync()
+        except NotFinite as fault:
+            told = task_names([s.task for s in collected.samples])
+            raise BrokenWeights(f"{fault} after the update by tasks {told}") from fault
+        finally:
+            self.line["time/training"] = time.perf_counter() - began
+        return collected
 
 
 STOPS: Mapping[type[RuntimeError], StopReason] = {
@@ -210,45 +227,56 @@ def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], N
         progress: Tells (steps done, steps in all).
 
     Raises:
-        RuntimeError: One of `STOPS`, from which the latest checkpoint goes on: that of the step
-            before where the step had learnt nothing yet, else an earlier one.
+        RuntimeError: One of `STOPS`. What was learnt is in a checkpoint, unless it broke the model.
     """
     cfg, folder = run.config, run.folder
     writer = _Writer(run) if is_first() else None
     try:
-        if run.step == 0 and cfg.eval_every:
-            found = run.evaluate()
-            if writer:
-                writer.metrics(found)
-            say(f"before training: {_reward(found)}")
-        while run.step < cfg.steps:
+        while run.line is not None or run.step < cfg.steps:
             progress(run.step, cfg.steps)
-            began, before = time.perf_counter(), (run.step, run.learner.updates)
+            began = time.perf_counter()
             try:
-                found, collected = run.train_step()
-                if found["groups"] == found["groups/flat"]:
-                    say(f"step {run.step}: in no group do the rewards differ")
-                if cfg.eval_every and run.step % cfg.eval_every == 0:
-                    found |= run.evaluate()
-                    say(f"step {run.step}: {_reward(found)}")
+                line = _advance(run, writer, say)
+            except BrokenWeights:
+                raise
             except tuple(STOPS):
-                if (run.step, run.learner.updates) == before:  # else it is half learnt
+                if run.saved != run.step:  # a step learnt in part does not replace a whole one
                     run.save()
                 raise
-            run.totals["time/wall"] += time.perf_counter() - began
-            if writer:
-                writer.metrics(found)
-                writer.samples(collected)
-            if run.step % cfg.checkpoint_every == 0 or run.step == cfg.steps:
+            if run.step:  # what is measured before training is not its time
+                run.totals["time/wall"] += time.perf_counter() - began
+            if writer and line:
+                writer.metrics(line)
+            run.line = None
+            if run.step == cfg.steps or (run.step and run.step % cfg.checkpoint_every == 0):
                 run.save()
         progress(run.step, cfg.steps)
         checkpoint.save_model(run.learner.model, run.tokenizer, folder / "model")
         if writer:
             done = {"reason": StopReason.STEPS, "step": run.step}
-            (folder / DONE).write_text(json.dumps(done) + "\n", encoding="utf-8")
+            write_whole(folder / DONE, json.dumps(done) + "\n")
     finally:
         if writer:
             writer.close()
+
+
+def _advance(run: Run, writer: _Writer | None, say: Callable[[str], None]) -> dict[str, float]:
+    """A step, unless one's evaluation is still due, and the evaluation after it; metrics of both.
+
+    Raises:
+        RuntimeError: One of `STOPS`.
+    """
+    if run.line is None:
+        collected = run.train_step()
+        if writer:
+            writer.samples(collected)
+        if collected.credit.groups == collected.credit.flat:
+            say(f"step {run.step}: in no group do the rewards differ")
+    line = run.line or {}
+    if run.config.eval_every and run.step % run.config.eval_every == 0:
+        line = {**line, **run.evaluate()}
+        say(f"step {run.step}: {_reward(line)}")
+    return line
 
 
 class _Writer:
@@ -259,10 +287,10 @@ class _Writer:
         self._run = run
         for name in (DONE, STOPPED):
             (run.folder / name).unlink(missing_ok=True)  # of the part that this one goes on with
-        done = run.step or -1  # before step 1 it is evaluated once more
-        self._metrics = Log(run.folder / "metrics.jsonl", done)
-        self._samples = Log(run.folder / "samples.jsonl", done)
-        self._trackers = Trackers(run.config.loggers, run.folder, to_json(run.config), done + 1)
+        told = run.step if run.line is None else run.step - 1
+        self._metrics = Log(run.folder / "metrics.jsonl", told)
+        self._samples = Log(run.folder / "samples.jsonl", run.step)
+        self._trackers = Trackers(run.config.loggers, run.folder, to_json(run.config), told + 1)
 
     def metrics(self, found: dict[str, float]) -> None:
         line = {**found, **self._run.totals}

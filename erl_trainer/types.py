@@ -82,6 +82,10 @@ class NotFinite(RuntimeError):
     """A loss, a gradient or what the model says is infinite or not a number."""
 
 
+class BrokenWeights(NotFinite):
+    """An update was made that the model did not survive: there is nothing to save."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One token sequence to learn from.

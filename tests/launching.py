@@ -9,8 +9,12 @@ import sys
 from collections.abc import Sequence
 
 
-def together(arguments: Sequence[str], count: int = 2) -> None:
-    """Run Python with these arguments in `count` processes that know of each other, on the CPU."""
+def together(arguments: Sequence[str], count: int = 2, code: int = 0) -> list[str]:
+    """Run Python with these arguments in `count` processes that know of each other, on the CPU.
+
+    Returns:
+        What each wrote to standard error; each exits with `code`.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -30,4 +34,5 @@ def together(arguments: Sequence[str], count: int = 2) -> None:
     finally:
         for process in running:
             process.kill()
-    assert [process.returncode for process in running] == [0] * count, "\n".join(said)[-3000:]
+    assert [process.returncode for process in running] == [code] * count, "\n".join(said)[-3000:]
+    return said

@@ -18,6 +18,7 @@ LAYERS = [
         "erl_envs.prompting",
         "erl_envs.web",
         "erl_envs.extras",
+        "erl_envs.files",
         "erl_envs.spaces",
         "erl_envs.packing",
     },

@@ -362,6 +362,12 @@ class TestResults:
         first = results.collect(grid, tmp_path)
         assert len(first.records) == 1
         assert results.collect(grid, tmp_path / "elsewhere", first) == first
+        # a part of it does not replace it; what ended does
+        part = tmp_path / "part"
+        folder = self.folder(part, ['{"step": 0, "eval/reward": 0.1}'], ended=False)
+        assert results.collect(grid, part, first) == first
+        (folder / "done.json").write_text('{"reason": "steps", "step": 2}')
+        assert results.collect(grid, part, first).records[0].final == 0.1
         # a run with another configuration is another run
         other = grid_of(
             {
@@ -419,6 +425,9 @@ class TestFigures:
 
     def test_shares_of_time(self) -> None:
         assert bars._shares([record().totals]) == pytest.approx([0.2] * 5)
+        long = {"time/training": 30.0, "time/rollout": 10.0}  # counts no more than a short one
+        short = {"time/training": 1.0, "time/rollout": 3.0}
+        assert bars._shares([long, short, {}]) == pytest.approx([0.5, 0, 0, 0.5, 0])
         assert bars._shares([{}]) == []
 
     def test_styles_differ(self) -> None:

@@ -14,7 +14,7 @@ import erl_trainer
 from erl_envs.core import Attempt, Message, Reflection, Task, Tokens
 from erl_envs.rollout import Job
 from erl_trainer.config import Config, configure
-from erl_trainer.erl import Step, collect, swap_prompt
+from erl_trainer.erl import Step, collect, swap_prompt, up_to_last_sampled
 from erl_trainer.memory import LastMemory, NoMemory, ReflectionMemory, RetrievalMemory
 from erl_trainer.types import Sample, Stage
 
@@ -244,6 +244,24 @@ def test_swapping_keeps_every_later_id() -> None:
     assert swapped == Tokens([10, 5, 30, 6], [False, True, False, True], [0, -1.0, 0, -2.0])
 
 
+def test_what_a_full_context_did_not_hold_is_not_learnt() -> None:
+    told = Tokens([20, 5, 30, 31], [False, True, False, False], [0, -1.0, 0, 0])
+    assert up_to_last_sampled(told) == Tokens([20, 5], [False, True], [0, -1.0])
+    step = run(Silent([0.0, 0.0], [1.0, 1.0]))
+    assert {s.stage for s in step.samples} == {Stage.REFLECTION, Stage.ATTEMPT_2}
+
+
+class Silent(Script):
+    """Its first attempts come to no word: there is no place to swap prompts at."""
+
+    def attempt(
+        self, jobs: Sequence[Job], stage: str, prompts: Sequence[str] | None = None
+    ) -> list[Attempt]:
+        played = super().attempt(jobs, stage, prompts)
+        nothing = Tokens([10, 11, 30], [False] * 3, [0.0] * 3)
+        return [replace(a, tokens=nothing) for a in played] if prompts is None else played
+
+
 def test_memory_is_read_at_the_start_and_left_to_the_caller() -> None:
     memory = LastMemory()
     memory.load("old rules")
@@ -304,8 +322,3 @@ def test_the_algorithm_never_imports_torch() -> None:
             for alias in node.names
         } | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert not {name for name in imported if name and name.split(".")[0] == "torch"}
-
-
-def test_samples_are_plain_data() -> None:
-    sample = run(Script([0.0, 1.0], [1.0])).samples[0]
-    assert replace(sample, advantage=2.0).advantage == 2.0

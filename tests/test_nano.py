@@ -344,6 +344,9 @@ def test_gates_measure_what_a_policy_does() -> None:
         "sokoban: second attempt 0.400, needs 0.445",
     ]
     assert "every gate passed" in gates.table([passed])
+    assert gates.Skills("hotpotqa", 0.9, 0.1, 0.0, 0.5, 1.0).failed() == [
+        "hotpotqa: not told 0.100, at most 0.000"
+    ]
 
 
 def test_without_its_models_nano_says_how_to_build_them(tmp_path: Any, monkeypatch: Any) -> None:

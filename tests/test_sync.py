@@ -32,6 +32,7 @@ from erl_envs.policies import PolicyError, Sampling
 from erl_envs.policies.sampler import sample
 from erl_envs.policies.transformers import Transformers
 from erl_envs.rollout import EnvPool, Job, Player, rollout
+from erl_trainer.__main__ import main
 from erl_trainer.config import Config
 from erl_trainer.forward import Scorer, logprobs
 from erl_trainer.nano import tokenizer as nano_tokenizer
@@ -385,7 +386,7 @@ class StandIn(ThreadingHTTPServer):
         self.config = {"model_config": {"dtype": "torch.float32", "hf_overrides": UNTIED}}
         self.config["device_config"] = {"device": "cpu"}
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.lock = threading.Lock()
+        self.context, self.lock = 1024, threading.Lock()
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -393,7 +394,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/v1/models":
-            self.say({"data": [{"id": "served", "max_model_len": 1024}]})
+            self.say({"data": [{"id": "served", "max_model_len": self.server.context}]})
         else:
             self.say({"vllm_config": self.server.config})
 
@@ -461,10 +462,41 @@ def test_a_server(stand_in: StandIn, tmp_path: Path) -> None:
     follows(sampler, model)
     stand_in.reloads = False
     shake(model.parameters())
-    with pytest.raises(RuntimeError, match="did not drop its prefix cache"):
+    with pytest.raises(StaleSampler, match="did not drop its prefix cache"):
         sampler.sync(model)
     with pytest.raises(StaleSampler):
         verify(sampler, model)
+
+
+def test_a_run_gives_the_server_its_weights_after_every_step(
+    stand_in: StandIn, tmp_path: Path
+) -> None:
+    small_model().save_pretrained(tmp_path / "model")
+    TOKENIZER.save_pretrained(tmp_path / "model")
+    words = "train --algo grpo --steps 2 --tasks-per-step 1 --group-size 2 --lr 0.01"
+    words += " --eval-every 0 --max-tokens 4 --advantage raft --kl-weight 0.1 -o max_turns=2"
+    words += f" --loggers [] --backend vllm-server --server-url {stand_in.url}"
+    folders = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "run")]
+    assert main([*words.split(), *folders]) == 0
+    told = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert [line["updates"] for line in told] == [1, 2]
+    assert all(line["sync_gap"] < 1e-5 for line in told)
+    trained = Transformers(str(tmp_path / "run" / "model")).model.state_dict()
+    served = stand_in.model.state_dict()
+    assert all(torch.equal(served[name], trained[name]) for name in trained)
+
+
+def test_a_server_that_reads_less_than_the_model_is_told(
+    stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_model().save_pretrained(tmp_path / "model")
+    TOKENIZER.save_pretrained(tmp_path / "model")
+    stand_in.context = 128
+    words = f"train --backend vllm-server --server-url {stand_in.url} --max-tokens 4 -o max_turns=2"
+    folders = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "run")]
+    assert main([*words.split(), *folders]) == 2
+    assert "reads 128 tokens here; frozenlake with these options" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_a_server_gets_ids_and_each_conversation_its_seed(

@@ -17,14 +17,17 @@ from erl_envs import registry
 from erl_envs.core import EnvError, Step
 from erl_envs.eval.__main__ import main as evaluate
 from erl_envs.frozenlake import FrozenLake
+from erl_envs.hotpotqa.data import open_source
 from erl_envs.policies.transformers import Transformers
 from erl_trainer import checkpoint
 from erl_trainer.__main__ import main
 from erl_trainer.config import Config, configure
+from erl_trainer.failures import TooManyFailures
 from erl_trainer.learner import Learner
 from erl_trainer.metrics import Log
 from erl_trainer.optimizer import MasterAdamW
 from erl_trainer.sync import StaleSampler
+from erl_trainer.train import Run
 from erl_trainer.types import NotFinite
 
 FAST = [
@@ -141,17 +144,25 @@ def test_killed_between_checkpoints_it_goes_on_from_the_last(
         (["--checkpoint-every", "0"], "checkpoint_every must be 1 or more, got 0"),
         (["--eval-tasks", "-1"], "eval_tasks must be 0 or more, got -1"),
         (["--lr", "-1"], "lr must be 0 or more, got -1"),
-        (["--lr", "NaN"], "lr must be 0 or more, got nan"),
+        (["--lr", "NaN"], "lr must be a finite number, got nan"),
+        (["--threshold", "Infinity"], "threshold must be a finite number, got inf"),
+        (["--seed", "-1"], "seed must be 0 or more, got -1"),
+        (["--dual-clip", "0.5"], "dual_clip must be 1 or more, got 0.5"),
+        (["--importance-cap", "0"], "importance_cap must be above 0, got 0"),
+        (["--env-options", "3"], "bad value 3 for env_options; valid: a mapping from str to Any"),
         (["--algo", "grpo", "--second-attempt", "reflection"], "grpo makes no second attempts"),
         (["--max-failures", "7"], "max_failures must be 1 or less, got 7"),
         (["--loggers", "paper"], "bad value ('paper',) for loggers; valid: "),
         (["--loggers", "wandb"], "wandb logs need the package 'wandb': pip install 'erl-envs[wa"),
         (["--memory", "all"], "bad value 'all' for memory; valid: 'none', 'last', 'retrieval'"),
-        (["--temperature", "0"], "training samples: its temperatures must be above 0"),
+        (["--temperature", "0"], "temperature must be above 0, got 0"),
         (["--eval-split", "tset"], "frozenlake has no split 'tset'; valid: train, test"),
         (["-o", "colour=red"], "frozenlake has no option 'colour'; valid options: rules"),
         (["--model", "/no/such/model"], "cannot load the model '/no/such/model': no such folder"),
-        (["--max-tokens", "400"], "reads 2048 tokens; frozenlake with these options needs about"),
+        (
+            ["--max-tokens", "400"],
+            "reads 2048 tokens here; frozenlake with these options needs",
+        ),
         (["--reflect-max-tokens", "1000"], "for a reflection: fewer max_turns, shorter messages"),
         (
             ["--max-tokens", "100", "--second-attempt", "transcript"],
@@ -397,7 +408,66 @@ def test_an_environment_that_fails_too_often_stops_the_run(
     assert train(model, tmp_path / "other", "--env", "flaky") == 1
     told = capsys.readouterr().err
     assert "2 of 2 attempts of the evaluation after step 0 failed outside the policy: " in told
-    assert "--resume goes on from the beginning" in told
+    assert "--resume goes on from " in told and "step-000000.pt" in told
+
+
+@pytest.mark.parametrize("at", [0, 2, 4])
+def test_a_failed_evaluation_loses_no_step(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert train(model, whole, "--checkpoint-every", "9") == 0
+    evaluate = Run.evaluate
+
+    def fail(self: Run) -> dict[str, float]:
+        if self.step == at:
+            raise TooManyFailures("the lake is closed")
+        return evaluate(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "evaluate", fail)
+        assert train(model, out, "--checkpoint-every", "9") == 1
+    path = checkpoint.latest(out / "checkpoints")
+    assert path is not None and checkpoint.load(path)["step"] == at
+    assert train(model, out, "--resume") == 0
+    assert timeless(out / "metrics.jsonl") == timeless(whole / "metrics.jsonl")
+    assert lines(out / "samples.jsonl") == lines(whole / "samples.jsonl")
+
+
+def test_a_step_that_fails_first_goes_on_after_the_evaluation_before_it(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert train(model, whole) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", _not_finite)
+        assert train(model, out) == 1
+    assert train(model, out, "--resume") == 0
+    assert timeless(out / "metrics.jsonl") == timeless(whole / "metrics.jsonl")
+
+
+def _not_finite(*_: Any) -> Any:
+    raise NotFinite("loss is nan in the micro-batch of tasks a, b (policy)")
+
+
+def test_what_a_step_learnt_before_it_failed_is_saved(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    before = Transformers(model).model.state_dict()
+
+    def fail(self: Learner, samples: Sequence[Any]) -> Any:
+        return _not_finite() if self.updates == 1 else update(self, samples)
+
+    update = Learner.update
+    monkeypatch.setattr(Learner, "update", fail)
+    assert train(model, out, "--updates", "staged") == 1
+    path = checkpoint.latest(out / "checkpoints")
+    assert path is not None
+    held = checkpoint.load(path)
+    assert (held["step"], held["learner"]["updates"]) == (0, 1)
+    masters = held["learner"]["optimizer"]["masters"]
+    assert any(not torch.equal(masters[name], before[name]) for name in masters)
 
 
 def test_a_reflector_that_fails_too_often_stops_the_run(
@@ -419,10 +489,18 @@ def test_a_stale_sampler_stops_the_run(
     def stale(*_: Any) -> float:
         raise StaleSampler("it samples from other weights")
 
-    monkeypatch.setattr("erl_trainer.train.verify", stale)
-    assert train(model, tmp_path / "run") == 1
-    assert "stopped at step 0: it samples from other weights" in capsys.readouterr().err
-    assert json.loads((tmp_path / "run" / "stopped.json").read_text())["reason"] == "sampler"
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert train(model, whole) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("erl_trainer.train.verify", stale)
+        assert train(model, out) == 1
+        assert "stopped at step 1: it samples from other weights" in capsys.readouterr().err
+        assert json.loads((out / "stopped.json").read_text())["reason"] == "sampler"
+        assert train(model, out, "--resume") == 1  # it still does
+    assert train(model, out, "--resume") == 0
+    ours, theirs = timeless(out / "metrics.jsonl"), timeless(whole / "metrics.jsonl")
+    assert [line.pop("sync_gap", None) for line in ours][:2] == [None, None]
+    assert ours == [{k: v for k, v in line.items() if k != "sync_gap"} for line in theirs]
 
 
 def test_what_a_sample_says_ends_no_line(tmp_path: Path) -> None:
@@ -460,6 +538,11 @@ def test_presets_are_the_papers() -> None:
     )
     assert (grpo.second_attempt, grpo.distill, grpo.updates) == ("none", "none", "joint")
     assert Config() == configure("default", "erl")
+    assert (erl.steps, configure("paper", "erl", env="sokoban").steps) == (100, 200)
+    asked = configure("paper", "grpo", env="hotpotqa", env_options={"top_k": 3})
+    assert asked.env_options == {"prompt_style": "full", "data": "hub:distractor", "top_k": 3}
+    splits = open_source("hub:distractor").splits()
+    assert {asked.train_split, asked.eval_split} <= splits.keys()
 
 
 def test_help_lists_commands_and_unknown_ones_are_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -467,6 +550,23 @@ def test_help_lists_commands_and_unknown_ones_are_told(capsys: pytest.CaptureFix
     assert "train, curves, nano, sft" in capsys.readouterr().out
     assert main(["trian"]) == 2
     assert "no command 'trian'; valid: train" in capsys.readouterr().err
+
+
+def test_a_config_that_a_crash_left_empty_is_told(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text("")
+    assert train(model, tmp_path, "--resume") == 2
+    assert f"{tmp_path / 'config.json'} is not JSON: " in capsys.readouterr().err
+
+
+def test_what_fails_on_one_process_stops_all(tmp_path: Path) -> None:
+    script = str(Path(__file__).parent / "failing_process.py")
+    words = "train --algo grpo --steps 2 --tasks-per-step 2 --group-size 2 --eval-every 0"
+    said = together([script, *words.split(), "--loggers", "[]", "--out", str(tmp_path)], code=1)
+    assert "stopped at step 0: the second process's sampler is gone; --resume goes on" in said[0]
+    stopped = json.loads((tmp_path / "stopped.json").read_text())
+    assert stopped["reason"] == "sampler"
 
 
 @pytest.mark.parametrize("algo", ["grpo", "erl"])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from erl_envs.core import Episode
+from erl_envs.files import write_whole
 from erl_envs.records import read_episodes
 
 SCHEMA = 1
@@ -66,16 +66,15 @@ class RunFolder:
         """
         try:
             before = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            lines = self.episodes_path.read_bytes()
+            lines = self.episodes_path.read_bytes().decode()
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot resume {self.path}: {error}") from error
         if changes := _differences(before, run):
             raise ValueError(f"cannot resume {self.path} with another configuration: {changes}")
-        whole = lines[: lines.rfind(b"\n") + 1]
-        self._replace("episodes.jsonl", whole)
+        self.write_text("episodes.jsonl", lines[: lines.rfind("\n") + 1])
         finished = [episode for episode in read_episodes(self.episodes_path) if episode.valid]
         text = "".join(_line(episode) for episode in finished)
-        self._replace("episodes.jsonl", text.encode())
+        self.write_text("episodes.jsonl", text)
         return finished
 
     def append(self, episode: Episode) -> None:
@@ -93,16 +92,11 @@ class RunFolder:
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
-        self._replace(name, (json.dumps(value, indent=2) + "\n").encode())
+        self.write_text(name, json.dumps(value, indent=2) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file, whole or not at all."""
-        self._replace(name, text.encode("utf-8"))
-
-    def _replace(self, name: str, content: bytes) -> None:
-        temporary = self.path / f".{name}.part"
-        temporary.write_bytes(content)
-        os.replace(temporary, self.path / name)
+        write_whole(self.path / name, text)
 
 
 def _line(episode: Episode) -> str:

@@ -45,7 +45,7 @@ def final(results: Results) -> Figure | None:
         axes.grid(axis="x", visible=False)
         axes.set_ylim(bottom=0)
         reference_lines(axes, results, environment)
-    row[0].set_ylabel(_LABEL.replace(": ", ":\n"))
+    row[0].set_ylabel(_LABEL)
     plots.add_legend(figure)
     return figure
 
@@ -143,7 +143,7 @@ def _spread(count: int, width: float) -> list[float]:
 
 
 def _shares(totals: Sequence[Mapping[str, float]]) -> list[float]:
-    """Shares of the stages, of all runs together; none if no time was measured."""
-    seconds = [sum(its.get(f"time/{stage}", 0.0) for its in totals) for stage in STAGES]
-    whole = sum(seconds)
-    return [value / whole for value in seconds] if whole else []
+    """Shares of the stages, a mean over runs; none if no time was measured."""
+    seconds = [[its.get(f"time/{stage}", 0.0) for stage in STAGES] for its in totals]
+    shares = [[value / sum(its) for value in its] for its in seconds if sum(its)]
+    return [sum(of_stage) / len(shares) for of_stage in zip(*shares, strict=True)]

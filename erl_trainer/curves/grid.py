@@ -150,10 +150,9 @@ def _run(environment: str, method: str, seed: int, fields: Mapping[str, Any]) ->
         raise ValueError("a field 'seed' has no place in a grid; name the seeds under 'seeds'")
     config = {"preset": "default", **fields, "seed": seed}
     _one_of("preset", config["preset"], get_args(Preset))
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    preset, algo = given.pop("preset"), given.pop("algo")
+    given: dict[str, Any] = dict(config)
     try:
-        whole = configure(preset, algo, **given)
+        whole = configure(given.pop("preset"), given.pop("algo"), **given)
         registry.make(whole.env, **whole.options)  # raises for what the environment does not know
     except (TypeError, ValueError) as error:
         raise ValueError(f"{environment}, {method}: {error}") from error

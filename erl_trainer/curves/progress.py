@@ -17,7 +17,8 @@ def time_left(clock: Callable[[], float] = time.monotonic) -> Callable[[float, f
     first: list[tuple[float, float]] = []
 
     def tell(done: float, total: float) -> str:
-        first.append((clock(), done)) if not first else None
+        if not first:
+            first.append((clock(), done))
         began, before = first[0]
         if done <= before:
             return "time left unknown"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from erl_envs.files import write_whole
 from erl_trainer.config import FREE, configure, to_json
 from erl_trainer.curves.grid import Grid, Run
 from erl_trainer.curves.runner import METRICS
@@ -113,11 +114,14 @@ def collect(grid: Grid, folder: Path, earlier: Results | None = None) -> Results
     Args:
         grid: Says which.
         folder: Of all runs.
-        earlier: Where a run that has no folder is taken from, if its configuration agrees.
+        earlier: Where a run that has no folder, or ended elsewhere, is taken from, if its
+            configuration agrees.
     """
     records = []
     for run in grid.runs:
-        record = read_run(run, folder / run.folder) or (earlier and earlier.find(run))
+        record, kept = read_run(run, folder / run.folder), earlier and earlier.find(run)
+        if kept and not (record and (record.ended or not kept.ended)):
+            record = kept
         if record:
             records.append(record)
     return Results(
@@ -169,7 +173,7 @@ def write(results: Results, path: Path) -> None:
         differing = {key: v for key, v in record.config.items() if key not in shared}
         lines.append(json.dumps({**asdict(record), "config": differing}, separators=(",", ":")))
     opening = json.dumps({**head, "config": shared}, indent=1, ensure_ascii=False)[:-2]
-    path.write_text(opening + ',\n "runs": [\n' + ",\n".join(lines) + "\n ]\n}\n")
+    write_whole(path, opening + ',\n "runs": [\n' + ",\n".join(lines) + "\n ]\n}\n")
 
 
 def read(path: Path) -> Results:

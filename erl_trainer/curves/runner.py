@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from erl_envs.files import read_json, write_whole
 from erl_trainer.curves.grid import Run
 from erl_trainer.types import DONE
 
@@ -57,7 +58,7 @@ def check_unchanged(runs: Sequence[Run], folder: Path) -> None:
         path = folder / run.folder / CONFIG
         if not path.is_file():
             continue
-        before: Mapping[str, Any] = json.loads(path.read_text())
+        before: Mapping[str, Any] = read_json(path)
         for key in sorted({*before, *run.config}):
             if before.get(key) != run.config.get(key):
                 raise ValueError(
@@ -113,7 +114,7 @@ def last_line(path: Path) -> str:
 
 def _start(run: Run, folder: Path, command: Command) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(dict(run.config), indent=2) + "\n")
+    write_whole(folder / CONFIG, json.dumps(dict(run.config), indent=2) + "\n")
     line = command(folder / CONFIG, folder)
     with (folder / LOG).open("ab") as log:
         # if the process writes nothing, this is the last line

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import erl_envs
-from erl_envs import tasks
+from erl_envs import policies, tasks
 from erl_envs.core import Episode, Task
 from erl_envs.policies.base import Policy, Sampling
 from erl_envs.policies.nano import OPTIONS, SPLIT
@@ -35,7 +35,7 @@ class Skills:
         env: Environment id.
         told: First attempts, rules shown.
         untold: First attempts, rules hidden.
-        random: The uniform-random policy's exact value; None where nobody knows it.
+        random: The uniform-random policy's: exact where it is known, else as many attempts'.
         second: Second attempts under the reflection on an own failed first one.
         rulebooks: Share of reflections that are the true rulebook, word for word.
     """
@@ -43,7 +43,7 @@ class Skills:
     env: str
     told: float
     untold: float
-    random: float | None
+    random: float
     second: float
     rulebooks: float
 
@@ -52,7 +52,7 @@ class Skills:
         found = []
         if self.told < TOLD[self.env]:
             found.append(f"{self.env}: told {self.told:.3f}, needs {TOLD[self.env]:.2f}")
-        if self.random is not None and self.untold > 1.5 * self.random:
+        if self.untold > 1.5 * self.random:
             limit = 1.5 * self.random
             found.append(f"{self.env}: not told {self.untold:.3f}, at most {limit:.3f}")
         if self.second < self.told / 2:
@@ -72,16 +72,25 @@ def measure(policy: Policy, env: str, samples: int) -> Skills:
     hidden = dict(OPTIONS[env])
     told = play(policy, chosen, samples, {**hidden, "rules": "shown"}, attempts=1)
     loop = play(policy, chosen, samples, hidden, attempts=2)
-    known = references(erl_envs.make(env, **hidden), chosen)
     again = [e for e in loop if len(e.attempts) > 1]
     return Skills(
         env=env,
         told=mean(e.attempts[0].reward for e in told) or 0.0,
         untold=mean(e.attempts[0].reward for e in loop) or 0.0,
-        random=tasks.mean([r.random if r else None for r in known]),
+        random=_random(env, chosen, samples),
         second=mean(e.attempts[1].reward for e in again) or 0.0,
         rulebooks=mean(_is_true(e, hidden) for e in again) or 0.0,
     )
+
+
+def _random(env: str, chosen: Sequence[Task], samples: int) -> float:
+    hidden = dict(OPTIONS[env])
+    known = references(erl_envs.make(env, **hidden), chosen)
+    exact = tasks.mean([r.random if r else None for r in known])
+    if exact is not None:
+        return exact
+    played = play(policies.load("random"), chosen, samples, hidden, attempts=1)
+    return mean(e.attempts[0].reward for e in played) or 0.0
 
 
 def play(
@@ -106,8 +115,7 @@ def table(found: Sequence[Skills]) -> str:
     head = f"{'':<12}{'told':>8}{'not told':>10}{'random':>8}{'second':>8}{'rulebook':>10}"
     lines = [
         f"{s.env:<12}{s.told:>8.3f}{s.untold:>10.3f}"
-        f"{'–' if s.random is None else format(s.random, '.3f'):>8}{s.second:>8.3f}"
-        f"{s.rulebooks:>10.3f}"
+        f"{s.random:>8.3f}{s.second:>8.3f}{s.rulebooks:>10.3f}"
         for s in found
     ]
     failed = [line for s in found for line in s.failed()]

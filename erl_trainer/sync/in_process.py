@@ -12,7 +12,7 @@ import torch
 
 from erl_trainer.forward import bare
 from erl_trainer.processes import rank_and_size
-from erl_trainer.sync.sampler import Sampler
+from erl_trainer.sync.sampler import Sampler, StaleSampler
 from erl_trainer.sync.weights import UNTIED, weights
 
 GPU_SHARE = 0.3
@@ -63,7 +63,7 @@ class InProcessVllm(Sampler):
         """Load the weights one tensor at a time, then drop the prefix cache."""
         self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights(model)})
         if not self._engine.reset_prefix_cache():
-            raise RuntimeError("vLLM did not drop its prefix cache: a request is still running")
+            raise StaleSampler("vLLM did not drop its prefix cache: a request is still running")
 
     def score(self, ids: Sequence[int]) -> list[float]:
         """Its log-probability (nats) of each id but the first, after those before."""

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 
 from erl_envs import registry
 from erl_envs.core import Message
-from erl_envs.policies.base import Conversation, Sampling
+from erl_envs.policies.base import Conversation, PolicyError, Sampling
 from erl_envs.policies.local import Local
 from erl_envs.policies.transformers import Transformers
+from erl_trainer.processes import failing_together
+from erl_trainer.shards import is_sharded
 from erl_trainer.types import NotFinite
 
 PROMPT, ANSWER = 320, 16
@@ -60,7 +62,8 @@ class Sampler(ABC):
         Where the trainer is several processes, all of them must call this.
 
         Raises:
-            RuntimeError: It did not take them.
+            StaleSampler: It keeps what old ones computed.
+            PolicyError: It does not answer.
         """
 
     @abstractmethod
@@ -77,7 +80,7 @@ class Shared(Sampler):
         Raises:
             ValueError: Its weights are sharded over processes, or it is no chat model.
         """
-        if any(hasattr(parameter, "full_tensor") for parameter in model.parameters()):
+        if any(map(is_sharded, model.parameters())):
             # each process samples until its own answers end, but a sharded model computes only
             # when all processes do
             raise ValueError(
@@ -113,20 +116,30 @@ def verify(sampler: Sampler, model: Any, score: Score | None = None) -> float:
         is what shows a prefix cache of old weights: vLLM scores a prompt without the cache.
 
     Raises:
-        StaleSampler: By more than rounding; the message tells both mean log-probabilities.
+        StaleSampler: By more than rounding, on any process; the message tells both mean
+            log-probabilities.
         NotFinite: The model's are infinite or not numbers.
+        PolicyError: The sampler does not answer.
     """
     prompt = sampler.prompt
     conversation = Conversation([], _KEY, seed=0, ids=list(prompt))
     greedy = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_tokens=ANSWER)
-    [answer] = sampler.policy.generate([conversation], greedy)
-    theirs_T = torch.tensor([*sampler.score(prompt), *answer.logprobs])
+    with failing_together(PolicyError):
+        [answer] = sampler.policy.generate([conversation], greedy)
+        theirs = [*sampler.score(prompt), *answer.logprobs]
     ids = [*prompt, *answer.ids]
-    ours_T = torch.tensor(score(ids) if score else log_probs(model, ids))
+    ours = score(ids) if score else log_probs(model, ids)
+    with failing_together(NotFinite, StaleSampler):
+        return _gap(sampler, model, ours, theirs)
+
+
+def _gap(sampler: Sampler, model: Any, ours: list[float], theirs: list[float]) -> float:
+    """What `verify` gives, of the trainer's log-probabilities and the sampler's."""
+    ours_T, theirs_T = torch.tensor(ours), torch.tensor(theirs)
     if not ours_T.isfinite().all():
         raise NotFinite("the trained model's log-probabilities are not finite")
     apart_T = (theirs_T - ours_T).abs()
-    begin = len(prompt) - 1
+    begin = len(sampler.prompt) - 1
     gap = float(torch.maximum(apart_T[:begin].mean(), apart_T[begin:].mean()))
     tolerance = max(TOLERANCE[sampler.dtype], TOLERANCE[model.dtype])
     if not gap <= tolerance:  # a NaN is no pass

@@ -16,8 +16,8 @@ from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.local import Generated, Local
 from erl_envs.policies.openai import check_url
 from erl_trainer.forward import bare
-from erl_trainer.processes import rank_and_size
-from erl_trainer.sync.sampler import Sampler
+from erl_trainer.processes import failing_together, is_first
+from erl_trainer.sync.sampler import Sampler, StaleSampler
 from erl_trainer.sync.weights import UNTIED, weights
 
 
@@ -64,13 +64,13 @@ class VllmServer(Sampler):
         """Save the weights, have the server load them, then drop its prefix cache."""
         from safetensors.torch import save_file
 
-        rank, size = rank_and_size()
+        first = is_first()
         # every process gathers its shards, the first one writes; a copy of each tensor, because
         # the file format refuses tied ones
-        tensors = {
-            name: tensor.to("cpu", copy=True) for name, tensor in weights(model) if rank == 0
-        }
-        if rank == 0:
+        tensors = {name: tensor.to("cpu", copy=True) for name, tensor in weights(model) if first}
+        with failing_together(PolicyError, StaleSampler, OSError):
+            if not first:
+                return
             self._folder.mkdir(parents=True, exist_ok=True)
             part = self._folder / "model.part"
             save_file(tensors, part)
@@ -79,12 +79,10 @@ class VllmServer(Sampler):
             reload = {"method": "reload_weights", "kwargs": {"weights_path": str(self._folder)}}
             self.policy.ask("POST", "/collective_rpc", json=reload)
             if not self.policy.ask("POST", "/reset_prefix_cache")["success"]:
-                raise RuntimeError(
+                raise StaleSampler(
                     f"the vLLM server at {self.policy.url} did not drop its prefix cache: "
                     "a request is still running"
                 )
-        if size > 1:
-            torch.distributed.barrier()
 
     def score(self, ids: Sequence[int]) -> list[float]:
         """Its log-probability (nats) of each id but the first, after those before."""
