@@ -301,11 +301,20 @@ def read_episodes(path: Path) -> list[Episode]:
         ValueError: The file cannot be read, or a line is no episode; the message names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read {path}: {error}") from error
+    return parse_episodes(text, path)
+
+
+def parse_episodes(text: str, path: Path) -> list[Episode]:
+    """The episodes of the text of an `episodes.jsonl`.
+
+    Raises:
+        ValueError: A line is no episode; the message names the file and the line.
+    """
     episodes = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         try:
             episodes.append(Episode.from_json(json.loads(line)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:

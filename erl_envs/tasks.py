@@ -18,6 +18,7 @@ from erl_envs import registry
 from erl_envs.arguments import OK, Parser, complain
 from erl_envs.core import EnvError, Reference, Task, TextEnv, canonical_json, digest
 from erl_envs.options import build, read_pair
+from erl_envs.retrieval.base import RetrievalError
 
 
 def splits(env: str, **options: Any) -> list[str]:
@@ -30,7 +31,7 @@ def splits(env: str, **options: Any) -> list[str]:
 
 
 def load(env: str, split: str, **options: Any) -> tuple[Task, ...]:
-    """A task set, the same in every process.
+    """A task set, the same in every process; what data holds twice is one task.
 
     Args:
         env: Environment id.
@@ -52,7 +53,8 @@ def _load(env: str, split: str, options: str) -> tuple[Task, ...]:
         raise ValueError(
             f"{env} has no split {split!r}; valid: {', '.join(found)}, or a salted one: test@SALT"
         )
-    return tuple(Task(env, params, split) for params in found[name](salt))
+    drawn = (Task(env, params, split) for params in found[name](salt))
+    return tuple({task.id: task for task in drawn}.values())
 
 
 def _splits(env: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -66,15 +68,20 @@ def split_hash(tasks: Sequence[Task]) -> str:
 
 
 def references(env: TextEnv, tasks: Sequence[Task]) -> list[Reference | None]:
-    """What is known of each task under the environment's options; None where its search gave up."""
+    """What is known of each task under the environment's options; None where its search gave up.
+
+    A retriever that fails is not asked again: its tasks could take half a minute each.
+    """
     found: list[Reference | None] = []
     for task in tasks:
-        env.reset(seed=0, options={"task": task})
         try:
+            env.reset(seed=0, options={"task": task})
             found.append(env.reference())
+        except RetrievalError:
+            break
         except EnvError:
             found.append(None)
-    return found
+    return [*found, *[None] * (len(tasks) - len(found))]
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -154,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             for task in load(args.env, args.split, **_options(args)):
                 print(json.dumps(task.to_json()))
-    except ValueError as error:
+    except (ValueError, EnvError) as error:
         return complain(error)
     return OK
 

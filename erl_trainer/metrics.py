@@ -11,7 +11,8 @@ from typing import Any
 from erl_envs.core import Attempt
 from erl_envs.extras import missing_extra
 from erl_envs.files import write_whole
-from erl_trainer.types import Sample, Trial
+from erl_trainer.config import Config, to_json
+from erl_trainer.types import DONE, STOPPED, Sample, Trial, sampled_ids
 
 
 def mean(values: Iterable[float]) -> float | None:
@@ -134,6 +135,49 @@ class Trackers:
             self._tensorboard.close()
         for run in self._runs:
             run.finish()
+
+
+class Writer:
+    """The files of a run that grow: metrics, samples, what trackers keep."""
+
+    def __init__(
+        self, folder: Path, config: Config, tokenizer: Any, measured: int, sampled: int
+    ) -> None:
+        """Open them, to go on after the last steps whose metrics and samples they hold.
+
+        Args:
+            folder: The run's; what told that it had ended is removed.
+            config: The run's.
+            tokenizer: Tells the samples' text.
+            measured: Last step whose metrics stay.
+            sampled: Last step whose samples stay.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (DONE, STOPPED):
+            (folder / name).unlink(missing_ok=True)
+        self._tokenizer, self._every = tokenizer, config.sample_every
+        self._metrics = Log(folder / "metrics.jsonl", measured)
+        self._samples = Log(folder / "samples.jsonl", sampled)
+        self._trackers = Trackers(config.loggers, folder, to_json(config), measured + 1)
+
+    def metrics(self, step: int, line: Mapping[str, float]) -> None:
+        """Write a step's numbers."""
+        rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()}
+        self._metrics.write({"step": step, **rounded})
+        self._trackers.write(step, line)
+
+    def samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Write a step's samples, if it is one of those whose samples are kept."""
+        if self._every and (step - 1) % self._every == 0:
+            for sample in samples:
+                text = self._tokenizer.decode(sampled_ids(sample.ids, sample.sampled))
+                self._samples.write(sample_json(step, sample, text))
+
+    def close(self) -> None:
+        """Close them."""
+        self._metrics.close()
+        self._samples.close()
+        self._trackers.close()
 
 
 def check_loggers(names: Sequence[str]) -> None:

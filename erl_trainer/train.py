@@ -25,22 +25,20 @@ from erl_envs.rollout import EnvPool, Job, Player
 from erl_trainer import checkpoint
 from erl_trainer.actor import Actor, Team, players
 from erl_trainer.batching import pad_id
-from erl_trainer.config import Config, to_json
+from erl_trainer.config import Config
 from erl_trainer.erl import Step, collect
 from erl_trainer.failures import TooManyFailures, check_failures, reasons
 from erl_trainer.learner import Learner, merge
 from erl_trainer.memory import load_memory
-from erl_trainer.metrics import Log, Trackers, describe, mean, sample_json
+from erl_trainer.metrics import Writer, describe, mean
 from erl_trainer.processes import gather, is_first
 from erl_trainer.sync import StaleSampler, load_sampler, verify
 from erl_trainer.types import (
     DONE,
-    STOPPED,
     BrokenWeights,
     NotFinite,
     Stage,
     StopReason,
-    sampled_ids,
     task_names,
 )
 
@@ -230,7 +228,8 @@ def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], N
         RuntimeError: One of `STOPS`. What was learnt is in a checkpoint, unless it broke the model.
     """
     cfg, folder = run.config, run.folder
-    writer = _Writer(run) if is_first() else None
+    told = run.step if run.line is None else run.step - 1
+    writer = Writer(folder, cfg, run.tokenizer, told, run.step) if is_first() else None
     try:
         while run.line is not None or run.step < cfg.steps:
             progress(run.step, cfg.steps)
@@ -246,7 +245,7 @@ def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], N
             if run.step:  # what is measured before training is not its time
                 run.totals["time/wall"] += time.perf_counter() - began
             if writer and line:
-                writer.metrics(line)
+                writer.metrics(run.step, {**line, **run.totals})
             run.line = None
             if run.step == cfg.steps or (run.step and run.step % cfg.checkpoint_every == 0):
                 run.save()
@@ -260,7 +259,7 @@ def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], N
             writer.close()
 
 
-def _advance(run: Run, writer: _Writer | None, say: Callable[[str], None]) -> dict[str, float]:
+def _advance(run: Run, writer: Writer | None, say: Callable[[str], None]) -> dict[str, float]:
     """A step, unless one's evaluation is still due, and the evaluation after it; metrics of both.
 
     Raises:
@@ -269,7 +268,7 @@ def _advance(run: Run, writer: _Writer | None, say: Callable[[str], None]) -> di
     if run.line is None:
         collected = run.train_step()
         if writer:
-            writer.samples(collected)
+            writer.samples(run.step, collected.samples)
         if collected.credit.groups == collected.credit.flat:
             say(f"step {run.step}: in no group do the rewards differ")
     line = run.line or {}
@@ -279,40 +278,5 @@ def _advance(run: Run, writer: _Writer | None, say: Callable[[str], None]) -> di
     return line
 
 
-class _Writer:
-    """The files of a run."""
-
-    def __init__(self, run: Run) -> None:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        self._run = run
-        for name in (DONE, STOPPED):
-            (run.folder / name).unlink(missing_ok=True)  # of the part that this one goes on with
-        told = run.step if run.line is None else run.step - 1
-        self._metrics = Log(run.folder / "metrics.jsonl", told)
-        self._samples = Log(run.folder / "samples.jsonl", run.step)
-        self._trackers = Trackers(run.config.loggers, run.folder, to_json(run.config), told + 1)
-
-    def metrics(self, found: dict[str, float]) -> None:
-        line = {**found, **self._run.totals}
-        self._metrics.write({"step": self._run.step, **_rounded(line)})
-        self._trackers.write(self._run.step, line)
-
-    def samples(self, collected: Step) -> None:
-        every = self._run.config.sample_every
-        if every and (self._run.step - 1) % every == 0:
-            for sample in collected.samples:
-                text = self._run.tokenizer.decode(sampled_ids(sample.ids, sample.sampled))
-                self._samples.write(sample_json(self._run.step, sample, text))
-
-    def close(self) -> None:
-        self._metrics.close()
-        self._samples.close()
-        self._trackers.close()
-
-
 def _reward(found: Mapping[str, float]) -> str:
     return f"{found['eval/reward']:.3f}" if "eval/reward" in found else "no attempt was valid"
-
-
-def _rounded(line: dict[str, float]) -> dict[str, float]:
-    return {k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()}

@@ -231,6 +231,7 @@ def test_a_broken_episode_file_names_its_line(
     (out / "episodes.jsonl").write_text("\n".join([whole[0], '{"task": 3}', ""]))
     assert main(["--out", str(out), "--limit", "2", "--resume"]) == 2
     assert "line 2 is no episode" in capsys.readouterr().err
+    assert '{"task": 3}' in (out / "episodes.jsonl").read_text()  # it was left as it was
 
 
 def test_a_dead_server_makes_invalid_episodes_and_says_so(

@@ -234,3 +234,12 @@ def test_random_symbols_are_a_permutation_told_by_the_task() -> None:
         assert sorted(env.symbols.values()) == sorted(FrozenLake.opaque.values())
         seen.add(tuple(env.symbols.values()))
     assert len(seen) > 10
+
+
+def test_the_rules_of_slippery_ice_say_so() -> None:
+    told = FrozenLake(rules="shown", is_slippery=True)
+    told.reset(seed=0)
+    assert "to either side of it, with a chance of a third each" in told.system_prompt
+    plain = FrozenLake(rules="shown")
+    plain.reset(seed=0)
+    assert "Each action moves you one cell. A move off the board" in plain.system_prompt

@@ -262,7 +262,7 @@ def test_a_missing_file_and_a_bad_source_are_named() -> None:
 
 
 def test_a_file_is_a_task_set_with_a_pooled_corpus(tmp_path: Path) -> None:
-    other = {**TASK, "context": [["Elsewhere", ["Far away."]], CONTEXT[0]]}
+    other = {**TASK, "question": "Where?", "context": [["Elsewhere", ["Far away."]], CONTEXT[0]]}
     source = write(tmp_path / "data.json", [TASK, other])
     found = tasks.load("hotpotqa", "test", data=source)
     assert len(found) == 2 and "context" not in found[0].params
@@ -281,7 +281,7 @@ def hub_copy(root: Path) -> str:
     def row(number: int) -> dict[str, Any]:
         return {
             "id": f"q{number}",
-            "question": TASK["question"],
+            "question": f"{TASK['question']} ({number})",
             "answer": TASK["answer"],
             "type": "bridge",
             "level": "hard",

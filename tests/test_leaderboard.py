@@ -18,7 +18,13 @@ from erl_envs import tasks
 from erl_envs.core import digest
 from erl_envs.leaderboard import __main__ as cli
 from erl_envs.leaderboard.archive import Refused
-from erl_envs.leaderboard.build import REPLAYED, REPRODUCED, markdown, read_boards
+from erl_envs.leaderboard.build import (
+    REPLAYED,
+    REPRODUCED,
+    _check_reproduced,
+    markdown,
+    read_boards,
+)
 from erl_envs.leaderboard.submission import ABOUT, EPISODES
 from erl_envs.leaderboard.submit import submit
 from erl_envs.leaderboard.tracks import FREE, HASHES, TRACKS
@@ -33,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tracks_are_frozen() -> None:
     """A change here is another track: give it a version."""
     assert len(TRACKS) == 110
-    assert digest([track.specification() for track in TRACKS.values()])[:16] == "1215e21e79fa774a"
+    assert digest([track.specification() for track in TRACKS.values()])[:16] == "09e48146cd52bd48"
 
 
 @pytest.mark.parametrize(("env", "split"), HASHES)
@@ -193,6 +199,15 @@ def test_what_is_not_played_again_is_not_reproduced(
     claim(tmp_path, entry, again)
     with pytest.raises(Refused, match=message):
         read_boards(tmp_path)
+
+
+def test_other_token_counts_are_no_other_episodes(tmp_path: Path) -> None:
+    entry = make_submission(tmp_path)
+    verified = verify(entry)
+    other = replace(verified.submission, files={EPISODES: "0" * 64})
+    again = replace(verified, submission=other)
+    with pytest.raises(Refused, match="the same episodes"):
+        _check_reproduced({"one": verified, "two": again}, "one", "two")
 
 
 def test_who_reflected_is_told(tmp_path: Path) -> None:

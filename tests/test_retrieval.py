@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from erl_envs import retrieval
 from erl_envs.retrieval import Corpus, Passage
 from erl_envs.retrieval.__main__ import main
-from erl_envs.retrieval.bm25 import Bm25, RankBm25, best, words
+from erl_envs.retrieval.bm25 import KEPT_FROM, Bm25, RankBm25, best, words
 from erl_envs.retrieval.cache import cached_folder
 
 DEV = Path(__file__).parents[2] / "shared/data/hotpotqa/dev_500.json"
@@ -100,8 +100,35 @@ def test_both_rank_alike_where_the_formulas_agree() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(["oil", "lamp", "ship", "north", "harbour", "ada"]), min_size=1))
 def test_every_query_word_only_adds(query: list[str]) -> None:
-    found = RankBm25(SMALL).search(" ".join(query), 4)
-    assert len(set(found)) == len(found)
+    every = len(SMALL.passages)
+    for retriever in (RankBm25(SMALL), Bm25(SMALL)):
+        fewer = retriever.search(" ".join(query[:-1]), every)
+        found = retriever.search(" ".join(query), every)
+        assert set(fewer) <= set(found) and len(set(found)) == len(found)
+
+
+def test_a_corpus_may_hold_what_ends_a_line_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"title": "A", "text": "one\u2028two\x85"}\n', encoding="utf-8")
+    assert Corpus.of_json_lines(path).passages == (Passage("A", "one\u2028two\x85"),)
+
+
+def test_what_nobody_else_searches_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = Corpus(tuple(Passage(f"Title {i}", f"Word{i} lamp") for i in range(KEPT_FROM)))
+    monkeypatch.setenv("ERL_ENVS_CACHE", str(tmp_path / "own"))
+    own = retrieval.load("bm25", many, keep=False)
+    assert retrieval.load("bm25", many, keep=False) is not own and not (tmp_path / "own").exists()
+    assert retrieval.load("bm25", many).search("word7", 1) == own.search("word7", 1)
+    assert (tmp_path / "own").is_dir()
+
+
+def test_without_a_cache_an_index_is_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    many = Corpus(tuple(Passage(f"Title {i}", f"Word{i} lamp") for i in range(KEPT_FROM)))
+    found = Bm25(many, cache=tmp_path / "file" / "below")
+    assert found.search("word7", 1) == [many.passages[7]]
 
 
 def test_recall_on_real_questions_meets_the_mark() -> None:

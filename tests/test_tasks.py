@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from erl_envs import registry, tasks
-from erl_envs.core import Task, digest
+from erl_envs.core import EnvError, Task, digest
+from erl_envs.frozenlake import FrozenLake
 from erl_envs.frozenlake.levels import board_of
+from erl_envs.retrieval import RetrievalError
 
 GAMES = ("frozenlake", "sokoban")
 
@@ -163,3 +166,52 @@ def test_bad_arguments_are_one_line(
     assert tasks.main(argv) == 2
     err: Any = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
+
+
+def test_what_data_holds_twice_is_one_task(tmp_path: Path) -> None:
+    question = {
+        "_id": "1",
+        "question": "Who painted ships?",
+        "answer": "Ada Quill",
+        "type": "bridge",
+        "supporting_facts": [["Ada Quill", 0]],
+        "context": [["Ada Quill", ["Ada Quill painted ships."]]],
+    }
+    path = tmp_path / "questions.json"
+    path.write_text(json.dumps([question, {**question, "_id": "2"}]))
+    assert len(tasks.load("hotpotqa", "all", data=f"file:{path}")) == 1
+
+
+class Closed(FrozenLake):
+    """The lake of every other task is closed."""
+
+    asked = 0
+
+    def begin(self, params: Any) -> None:
+        type(self).asked += 1
+        if type(self).asked % 2:
+            raise EnvError("the lake is closed")
+        super().begin(params)
+
+
+class Down(Closed):
+    """Its retriever is down."""
+
+    def begin(self, params: Any) -> None:
+        type(self).asked += 1
+        raise RetrievalError("nobody answers")
+
+
+def test_what_cannot_be_asked_is_unknown() -> None:
+    chosen = tasks.load("frozenlake", "small-test")[:4]
+    found = tasks.references(Closed(), chosen)
+    assert [reference is None for reference in found] == [True, False, True, False]
+    Down.asked = 0
+    assert tasks.references(Down(), chosen) == [None] * 4
+    assert Down.asked == 1
+
+
+def test_a_server_that_is_down_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    down = ["--option", "retriever=http", "--option", "retriever_url=http://127.0.0.1:9/retrieve"]
+    assert tasks.main(["describe", "hotpotqa", "small-test", *down]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

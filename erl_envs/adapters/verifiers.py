@@ -89,7 +89,7 @@ class TextTask(vf.Task[TextTaskData, vf.State, vf.TaskConfig]):
     def _oracle_solves(self) -> bool | None:
         env = self.open()
         plan = env.oracle()
-        if plan is None or len(plan) > env.max_turns:
+        if plan is None or len(plan) > env.max_turns or env.reference().ceiling != 1.0:
             return None
         return sum(env.step(message)[1] for message in plan) >= 1.0
 

@@ -51,7 +51,7 @@ class Config:
     attempts: int = 1
     seed: int = 0
     sampling: Sampling = Sampling()
-    reflection_sampling: Sampling = Sampling(REFLECTION_TEMPERATURE, REFLECTION_TOP_P, 0)
+    reflection_sampling: Sampling = Sampling(REFLECTION_TEMPERATURE, REFLECTION_TOP_P)
     concurrency: int = 64
 
     def of(self, name: str) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from erl_envs.core import Episode
 from erl_envs.files import write_whole
-from erl_envs.records import read_episodes
+from erl_envs.records import parse_episodes
 
 SCHEMA = 1
 
@@ -71,10 +71,9 @@ class RunFolder:
             raise ValueError(f"cannot resume {self.path}: {error}") from error
         if changes := _differences(before, run):
             raise ValueError(f"cannot resume {self.path} with another configuration: {changes}")
-        self.write_text("episodes.jsonl", lines[: lines.rfind("\n") + 1])
-        finished = [episode for episode in read_episodes(self.episodes_path) if episode.valid]
-        text = "".join(_line(episode) for episode in finished)
-        self.write_text("episodes.jsonl", text)
+        played = parse_episodes(lines[: lines.rfind("\n") + 1], self.episodes_path)
+        finished = [episode for episode in played if episode.valid]
+        self.write_text("episodes.jsonl", "".join(map(_line, finished)))
         return finished
 
     def append(self, episode: Episode) -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from erl_envs import options as opt
+from erl_envs import prompting
 from erl_envs.core import Reference, Step
 from erl_envs.frozenlake.levels import (
     PAPER_P,
@@ -128,6 +129,11 @@ class FrozenLake(GridEnv):
             left = self.max_turns - self.turn
             return [self._best_action(left)] if self._value(left, max) > 0 else None
         return safe_path(self._cells, self.width, self._player)
+
+    def rules_text(self) -> str:
+        """The true rules, with the meaning of each symbol of the current task."""
+        slippery = self.options.is_slippery
+        return prompting.render("frozenlake_rules", slippery=slippery, **self.symbols)
 
     def tell_solution(self) -> str:
         """A shortest path, which slippery ice does not have."""

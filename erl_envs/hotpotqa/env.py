@@ -15,7 +15,7 @@ from erl_envs.core import OUT_OF_TURNS, Reference, Step, Task, TextEnv
 from erl_envs.hotpotqa import data
 from erl_envs.hotpotqa.grading import Mode, grade
 from erl_envs.hotpotqa.judge import load_judge
-from erl_envs.hotpotqa.tools import MAX_TOP_K, TOOLS, as_message
+from erl_envs.hotpotqa.tools import LAST_TURN, MAX_TOP_K, TOOLS, as_message
 from erl_envs.retrieval import Corpus, Passage, Retriever
 
 MAX_QUERY, MAX_PASSAGE, MAX_ANSWER = 500, 4_000, 200
@@ -120,6 +120,7 @@ class HotpotQA(TextEnv):
             options.retriever_url,
             options.retriever_model,
             options.retriever_prefixes,
+            keep="context" not in params,
         )
 
     def _corpus(self, params: Mapping[str, Any]) -> Corpus:
@@ -136,7 +137,7 @@ class HotpotQA(TextEnv):
         fresh = self.turn == self._page_turn
         page = self._page if fresh else f"Question: {self._question}"
         if self.max_turns - self.turn == 1:
-            return f"{page}\n\nThis is the last turn: box your answer now."
+            return f"{page}\n\n{LAST_TURN}"
         return page
 
     def parse(self, text: str) -> tuple[str | None, str]:
@@ -232,7 +233,7 @@ class HotpotQA(TextEnv):
 
     def rules_text(self) -> str:
         """How searching and the reward work."""
-        return prompting.render("hotpotqa_rules", reward=self.options.reward)
+        return prompting.render("hotpotqa_rules", **opt.to_json(self.options))
 
     def end_of_turns(self) -> str:
         """Whether the last message boxed nothing and searched nothing, or turns ran out."""

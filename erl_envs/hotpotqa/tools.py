@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+LAST_TURN = "This is the last turn: box your answer now."
+
 MAX_TOP_K = 20
 """Passages of a search."""
 

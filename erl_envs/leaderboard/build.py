@@ -134,11 +134,27 @@ def _check_reproduced(found: Mapping[str, Verified], entry: str, again: str) -> 
     for name in ("model", "revision", "reflector", "options"):
         if getattr(first.submission, name) != getattr(second.submission, name):
             raise Refused(f"{again} has another {name}")
-    if first.track != second.track or first.submission.files == second.submission.files:
+    if first.track != second.track or _said(first) == _said(second):
         raise Refused(f"{again} is on another track, or the same episodes")
     own, theirs = _score(first), _score(second)
     if theirs["low"] > own["high"] or own["low"] > theirs["high"]:
         raise Refused(f"{again} has another score: {interval(theirs)}, not {interval(own)}")
+
+
+def _said(verified: Verified) -> dict[tuple[str, int], list[str]]:
+    """What the policies wrote in each episode."""
+    said = {}
+    for episode in verified.episodes:
+        conversations = [attempt.messages for attempt in episode.attempts]
+        if episode.reflection:
+            conversations.append(episode.reflection.messages)
+        said[episode.task.id, episode.sample] = [
+            message["content"]
+            for messages in conversations
+            for message in messages
+            if message["role"] == "assistant"
+        ]
+    return said
 
 
 def _score(verified: Verified) -> Mapping[str, float]:

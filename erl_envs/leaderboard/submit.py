@@ -100,6 +100,7 @@ def _write(submission: Submission, lines: Sequence[Any], home: Path) -> tuple[Pa
     if folder.exists():
         raise ValueError(f"{folder} is there already; give another --name")
     part = home / f".{submission.folder}.part"
+    shutil.rmtree(part, ignore_errors=True)  # of one that was killed
     part.mkdir(parents=True)
     try:
         about = json.dumps(submission.to_json(), indent=2, ensure_ascii=True, allow_nan=False)

@@ -130,15 +130,20 @@ class Track:
             "corpus_hash": self.corpus_hash,
             "samples": self.samples,
             "attempts": self.attempts,
-            "turns": env.default_max_turns,
+            "turns": None if _own_turns(self.env, self.split) else env.default_max_turns,
             "options": {k: v for k, v in options.items() if k not in FREE},
         }
+
+
+def _own_turns(env: str, split: str) -> bool:
+    """Whether each task has as many turns as it says itself (`max_turns`)."""
+    return split == "hard" and env != "hotpotqa"
 
 
 def _all() -> list[Track]:
     two: list[tuple[int, Level]] = [(2, level) for level in LEVELS]
     return [
-        Track(env, split, rules, feedback, attempts)
+        Track(env, split, rules, feedback, attempts, version=1 + _own_turns(env, split))
         for env, split in HASHES
         for rules in get_args(Rules)
         for attempts, feedback in [(1, "outcome"), *two]

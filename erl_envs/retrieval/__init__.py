@@ -34,6 +34,7 @@ def load(
     url: str | None = None,
     model: str | None = None,
     prefixes: tuple[str, str] = ("", ""),
+    keep: bool = True,
 ) -> Retriever:
     """A retriever, made once for the same arguments and shared by a process's environments.
 
@@ -43,11 +44,17 @@ def load(
         url: Of an `http` retriever.
         model: Folder or hub id of a `dense` retriever's encoder.
         prefixes: What that puts before a query and before a passage.
+        keep: Whether others will search the corpus too. Where not, BM25 leaves nothing on disk or
+            in memory; the others, whose corpora cost more to read, do.
 
     Raises:
         ValueError: No such kind, a missing argument, or a missing package; one line.
         RetrievalError: It cannot be made ready.
     """
+    if not keep and kind == "bm25":
+        from erl_envs.retrieval.bm25 import Bm25
+
+        return Bm25(corpus, keep=False)
     own = kind in ("wikipedia", "http")
     key = (kind, None if own else corpus.hash, url, model, prefixes)
     with _lock:

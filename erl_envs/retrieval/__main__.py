@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         corpus = read_corpus(args.source, args.part)
         retriever = retrieval.load(args.retriever, corpus, model=args.model)
         serve(retriever, args.host, args.port)
-    except (ValueError, RetrievalError, OSError) as error:
+    # OverflowError: a port that no machine has
+    except (ValueError, RetrievalError, OSError, OverflowError) as error:
         return complain(error)
     return OK
 

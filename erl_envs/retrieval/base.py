@@ -62,7 +62,8 @@ class Corpus:
             ValueError: The file cannot be read or is empty, or a line is malformed and named.
         """
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            with path.open(encoding="utf-8") as file:
+                lines = list(file)  # `splitlines` ends them at characters that texts may hold
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot read {path}: {error}") from error
         found: dict[Passage, None] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import unicodedata
@@ -68,33 +69,45 @@ class Bm25(Retriever):
     """bm25s: scores are computed when the index is built; a query adds up a few sparse columns.
 
     The index is built once and kept on disk under the corpus's content hash, memory-mapped; that of
-    a few passages is built anew, in memory.
+    a few passages, or where no disk can be written to, is built anew, in memory.
     """
 
     name = "bm25"
 
-    def __init__(self, corpus: Corpus, method: str = "lucene", cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        method: str = "lucene",
+        cache: Path | None = None,
+        keep: bool = True,
+    ) -> None:
         """Build or load the index.
 
         Args:
             corpus: What to search.
             method: bm25s's variant of the formula.
             cache: Folder of indices; None takes the user's.
+            keep: Whether an index of many passages is kept on disk.
         """
         self.passages = corpus.passages
-        if len(corpus.passages) < KEPT_FROM:
-            self.index = _index(corpus, method)
-            return
+        if keep and len(corpus.passages) >= KEPT_FROM:
+            with contextlib.suppress(OSError):
+                self.index = self._kept(corpus, method, cache)
+                return
+        self.index = _index(corpus, method)
+
+    def _kept(self, corpus: Corpus, method: str, cache: Path | None) -> Any:
         recipe = ["bm25", 2, bm25s.__version__, method, TITLE_WEIGHT, K1, B, corpus.hash]
 
         def build(folder: Path) -> None:
             _index(corpus, method).save(folder, show_progress=False)
 
         folder = cached_folder(recipe, build, cache)
-        self.index = bm25s.BM25.load(folder, mmap=True)
+        index = bm25s.BM25.load(folder, mmap=True)
         for name in ("data", "indices", "indptr"):
             # a plain view of the mapped file: numpy's memmap class makes every slice slow
-            self.index.scores[name] = np.asarray(self.index.scores[name])
+            index.scores[name] = np.asarray(index.scores[name])
+        return index
 
     def search(self, query: str, top_k: int) -> list[Passage]:
         """The best passages; none for a query without a word that the corpus knows."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from erl_envs import registry, tasks
 from erl_envs.adapters.rows import Row, open_row, row
 from erl_envs.core import EnvError, Message, Task, TextEnv, canonical_json
+from erl_envs.hotpotqa.tools import LAST_TURN
 
 
 class _Tools:
@@ -143,7 +144,8 @@ class HotpotQA(_Tools):
             The passages.
         """
         arguments = {"query": query, "top_k": top_k}
-        return self._step(self._playing().tool_message("local_search", arguments))
+        found = self._step(self._playing().tool_message("local_search", arguments))
+        return found.replace(LAST_TURN, "This is the last turn: call `answer` now.")
 
     def answer(self, text: str) -> str:
         """Give the final answer; it ends the attempt.
