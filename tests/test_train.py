@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -525,6 +527,30 @@ def test_groups_without_variance_are_told_and_the_run_goes_on(
     assert train(model, out, "--algo", "grpo", "--steps", "2") == 0
     assert capsys.readouterr().err.count("in no group do the rewards differ") == 2
     assert [line.get("skipped") for line in lines(out / "metrics.jsonl")] == [None, 1.0, 1.0]
+
+
+def test_a_tracker_gets_every_step(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def log(metrics: dict[str, float], step: int) -> None:
+        asked.append(("log", (step, "eval/reward" in metrics, "train/reward" in metrics)))
+
+    fake = SimpleNamespace(
+        init=lambda **words: asked.append(("init", (words["project"], words["name"]))),
+        log=log,
+        finish=lambda: asked.append(("finish", None)),
+    )
+    monkeypatch.setitem(sys.modules, "trackio", fake)
+    assert train(model, tmp_path / "run", "--steps", "2", "--loggers", "trackio") == 0
+    assert asked == [
+        ("init", ("erl", "run")),
+        ("log", (0, True, False)),
+        ("log", (1, False, True)),
+        ("log", (2, True, True)),
+        ("finish", None),
+    ]
 
 
 def test_presets_are_the_papers() -> None:
