@@ -239,7 +239,7 @@ def test_random_symbols_are_a_permutation_told_by_the_task() -> None:
 def test_the_rules_of_slippery_ice_say_so() -> None:
     told = FrozenLake(rules="shown", is_slippery=True)
     told.reset(seed=0)
-    assert "to either side of it, with a chance of a third each" in told.system_prompt
+    assert "goes the way you meant or to either side of it" in told.system_prompt
     plain = FrozenLake(rules="shown")
     plain.reset(seed=0)
-    assert "Each action moves you one cell. A move off the board" in plain.system_prompt
+    assert "slippery" not in plain.system_prompt

@@ -580,3 +580,9 @@ def test_contract_on_a_small_corpus(options: dict[str, Any]) -> None:
 def test_policies_and_ids() -> None:
     assert "hotpotqa" in erl_envs.list_envs()
     assert policies.load("random").spec == "random"
+
+
+def test_the_rules_say_how_passages_are_found() -> None:
+    by_words, other = HotpotQA(), HotpotQA(retriever="http", retriever_url="http://127.0.0.1:9")
+    assert "that share the most words with the query" in by_words.rules_text()
+    assert "that best fit the query" in other.rules_text()

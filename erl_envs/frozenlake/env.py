@@ -132,8 +132,9 @@ class FrozenLake(GridEnv):
 
     def rules_text(self) -> str:
         """The true rules, with the meaning of each symbol of the current task."""
-        slippery = self.options.is_slippery
-        return prompting.render("frozenlake_rules", slippery=slippery, **self.symbols)
+        if not self.options.is_slippery:
+            return super().rules_text()
+        return f"{super().rules_text()}\n{prompting.render('frozenlake_slippery')}"
 
     def tell_solution(self) -> str:
         """A shortest path, which slippery ice does not have."""

@@ -32,11 +32,9 @@ class HotpotQAOptions(opt.Options):
         retriever: Who searches the data's corpus, or (`wikipedia`, `http`) one of its own.
         retriever_url: Of an `http` retriever.
         retriever_model: Encoder of a `dense` retriever.
-        retriever_prefixes: What it puts before a query and before a passage (E5: `query: `,
-            `passage: `).
+        retriever_prefixes: What it puts before queries and passages (E5: `query: `, `passage: `).
         top_k: Passages of a search that does not say.
-        snippet_chars: Cut passages to so many characters (the paper: 300); None shows them whole,
-            up to 4,000.
+        snippet_chars: Characters that passages are cut to (the paper: 300); None for 4,000.
         reward: What an answer earns (`grading.grade`).
         judge: Policy string of a critic that writes the feedback's text; it never sees the gold
             answer and never changes the reward.
@@ -233,7 +231,9 @@ class HotpotQA(TextEnv):
 
     def rules_text(self) -> str:
         """How searching and the reward work."""
-        return prompting.render("hotpotqa_rules", **opt.to_json(self.options))
+        told = prompting.render("hotpotqa_rules", reward=self.options.reward)
+        by_words = self.options.retriever in ("bm25", "rank_bm25")
+        return told if by_words else told.replace("share the most words with", "best fit")
 
     def end_of_turns(self) -> str:
         """Whether the last message boxed nothing and searched nothing, or turns ran out."""
