@@ -78,9 +78,12 @@ def failing_together(*kinds: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         fault = error
-    for its in gather([fault]):
-        if its is not None:
-            raise its
+    try:
+        for its in gather([fault]):
+            if its is not None:
+                raise its
+    finally:
+        del fault  # with its traceback it would keep this frame
 
 
 def _gather_parts(items: Sequence[T]) -> list[list[T]]:

@@ -199,7 +199,9 @@ def sharded(rank: int, port: int) -> None:
         verify(sampler, inner, score)
     sampler.sync(inner)
     assert verify(sampler, inner, score) < 1e-5
-    distributed.destroy_process_group()
+    distributed.barrier()
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads outlive their group now and then, and abort at the exit
 
 
 def test_shards_are_gathered() -> None:
