@@ -18,18 +18,18 @@ TEMPLATE = 8
 """Tokens that a chat template puts around a turn."""
 
 
-def check_context(config: Config, context: int, tokenizer: Any) -> None:
-    """Compare a context with an estimate: every turn as long as the longest seen.
+def check_context(config: Config, context: int, needed: tuple[int, str]) -> None:
+    """Compare a context with what a run needs of it.
 
     Args:
         config: Of the run.
         context: Tokens that the model reads, or that its sampler does.
-        tokenizer: The model's.
+        needed: What `needed_context` found.
 
     Raises:
         ValueError: It is too short; the message says how long it must be.
     """
-    need, what = needed_context(config, tokenizer)
+    need, what = needed
     if need > context:
         raise ValueError(
             f"{config.model} reads {context} tokens here; {config.env} with these options needs "
@@ -39,7 +39,10 @@ def check_context(config: Config, context: int, tokenizer: Any) -> None:
 
 
 def needed_context(config: Config, tokenizer: Any) -> tuple[int, str]:
-    """Tokens of the longest conversation that training may come to, and which it is."""
+    """Tokens of the longest conversation that training may come to, and which it is.
+
+    An estimate: every turn is as long as the longest seen.
+    """
     env = erl_envs.make(config.env, **config.options)
     probed = tasks.load(config.env, config.train_split, **config.options)[:PROBED]
     return max(_needed(env, task, config, tokenizer) for task in probed)

@@ -17,7 +17,7 @@ from erl_envs.policies.local import context_length
 from erl_envs.policies.transformers import load as load_model
 from erl_trainer import checkpoint
 from erl_trainer.config import FREE, Config, to_json
-from erl_trainer.context import check_context
+from erl_trainer.context import check_context, needed_context
 from erl_trainer.metrics import check_loggers, read_lines
 from erl_trainer.processes import is_first, join
 from erl_trainer.sync import StaleSampler
@@ -60,13 +60,14 @@ def start(
     model, tokenizer = load_model(
         str(nano.folder(config.env)) if config.model == "nano" else config.model
     )
-    check_context(config, context_length(model), tokenizer)
+    needed = needed_context(config, tokenizer)
+    check_context(config, context_length(model), needed)
     try:
         run = Run(config, model.to(getattr(torch, config.dtype)), tokenizer, out)
     except (PolicyError, StaleSampler) as failure:
         raise ValueError(f"cannot sample with backend {config.backend}: {failure}") from failure
     try:
-        check_context(config, run.sampler.policy.context, tokenizer)
+        check_context(config, run.sampler.policy.context, needed)
         if is_first():  # nothing is written before all of the above is known to work
             out.mkdir(parents=True, exist_ok=True)
             write_whole(out / "config.json", json.dumps(written, indent=1) + "\n")

@@ -132,9 +132,10 @@ class FrozenLake(GridEnv):
 
     def rules_text(self) -> str:
         """The true rules, with the meaning of each symbol of the current task."""
-        if not self.options.is_slippery:
-            return super().rules_text()
-        return f"{super().rules_text()}\n{prompting.render('frozenlake_slippery')}"
+        told = super().rules_text()
+        if self.options.is_slippery:  # apart: the template's phrases are tokens of nano's
+            told += f"\n{prompting.render('frozenlake_slippery')}"
+        return told
 
     def tell_solution(self) -> str:
         """A shortest path, which slippery ice does not have."""

@@ -230,7 +230,7 @@ class HotpotQA(TextEnv):
         return replace(super().reference(), random=earned / len(boxes) * asked)
 
     def rules_text(self) -> str:
-        """How searching and the reward work."""
+        """How searching and the reward work; the template stays, its phrases are nano's tokens."""
         told = prompting.render("hotpotqa_rules", reward=self.options.reward)
         by_words = self.options.retriever in ("bm25", "rank_bm25")
         return told if by_words else told.replace("share the most words with", "best fit")
