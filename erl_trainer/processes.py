@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,13 +22,24 @@ def join() -> Any:
     if launched == 1:
         return None
     import torch
+    import torch.distributed.nn  # imported later, its functions' defaults would keep the group
     from accelerate import Accelerator
 
     # without a GPU it takes each process for the only one, unless it is told
     found = Accelerator(cpu=not torch.accelerator.is_available())
     if found.num_processes != launched:
         raise RuntimeError(f"accelerate knows {found.num_processes} of {launched} processes")
+    atexit.register(leave)
     return found
+
+
+def leave() -> None:
+    """End the group, if there is one: its threads must not meet the interpreter's end."""
+    import torch.distributed as dist
+
+    gc.collect()  # a wrapped model's cycles hold the group
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def rank_and_size() -> tuple[int, int]:

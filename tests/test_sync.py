@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import gc
 import importlib.util
 import json
 import os
@@ -37,6 +36,7 @@ from erl_trainer.__main__ import main
 from erl_trainer.config import Config
 from erl_trainer.forward import Scorer, logprobs
 from erl_trainer.nano import tokenizer as nano_tokenizer
+from erl_trainer.processes import leave
 from erl_trainer.sync import Sampler, StaleSampler, load_sampler, verify
 from erl_trainer.sync.sampler import Shared, log_probs
 from erl_trainer.sync.weights import UNTIED, weights
@@ -165,8 +165,7 @@ def one_of_two(rank: int, port: int) -> None:
     address = f"tcp://127.0.0.1:{port}"
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     sharded()
-    gc.collect()  # else shards hold the group, and its threads meet the interpreter's end
-    distributed.destroy_process_group()
+    leave()
 
 
 def sharded() -> None:
