@@ -91,12 +91,9 @@ def failing_together(*kinds: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         fault = error
-    try:
-        for its in gather([fault]):
-            if its is not None:
-                raise its
-    finally:
-        del fault  # with its traceback it would keep this frame
+    for its in gather([fault]):
+        if its is not None:
+            raise its
 
 
 def _gather_parts(items: Sequence[T]) -> list[list[T]]:
