@@ -105,7 +105,7 @@ class Config:
         constant: Divisor of the `constant` aggregation: a sequence's greatest length, say.
         clip_low: PPO's clip below 1.
         clip_high: PPO's clip above 1.
-        dual_clip: Least multiple of a negative advantage's loss; None for no bound.
+        dual_clip: Greatest multiple of a negative advantage's loss; None for no bound.
         kl_weight: Of the k3 divergence from the model before training.
         importance_cap: Cap of the weight that corrects sampler for trainer; None for no weight.
         updates: `joint` learns a step's samples in one optimizer update; `staged` in three (first
@@ -120,8 +120,9 @@ class Config:
         lora_rank: Rank of LoRA adapters on all linear layers; 0 trains every weight.
         dtype: Of the weights.
         gradient_checkpointing: Compute activations twice instead of keeping them.
-        token_budget: Most tokens of a micro-batch, padding included; changes speed and memory, not
-            results. The default fits a CPU's cache; on a GPU take what its memory holds.
+        token_budget: Most tokens of a micro-batch, padding included; changes speed and memory, and
+            results by rounding alone (which sampling makes another run of the same kind). The
+            default fits a CPU's cache; on a GPU take what its memory holds.
         logit_chunk: Tokens whose logits exist at a time.
 
         backend: Who samples: `transformers` (the trained model itself), `vllm` (in this process),
@@ -214,6 +215,11 @@ class Config:
                 "GRPO with group_size 1 has nothing to compare an attempt with; "
                 "take 2 or more, or advantage 'raft'"
             )
+        if self.small_group == "zero" and self.min_group > self.group_size:
+            raise ValueError(
+                f"with small_group 'zero' no group of {self.group_size} has credit under "
+                f"min_group {self.min_group}; take at most the group_size, or 'pool'"
+            )
         if self.distill != "none" and self.second_attempt == "none":
             raise ValueError("distill needs second attempts; set distill to 'none'")
         if self.distill == "on_policy_kl" and self.second_attempt != "reflection":
@@ -263,7 +269,10 @@ PAPER: Mapping[str, Any] = {
 
 PAPER_ENVS: Mapping[str, Mapping[str, Any]] = {
     "sokoban": {"steps": 200},
-    "hotpotqa": {"train_split": "train", "env_options": {"data": "hub:distractor"}},
+    "hotpotqa": {
+        "train_split": "train",
+        "env_options": {"data": "hub:distractor", "snippet_chars": 300},
+    },
 }
 """What of it is an environment's own (PAPER: Table 1; Environments)."""
 

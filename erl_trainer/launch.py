@@ -15,10 +15,12 @@ from erl_envs.files import read_json, write_whole
 from erl_envs.policies import PolicyError, nano
 from erl_envs.policies.local import context_length
 from erl_envs.policies.transformers import load as load_model
+from erl_envs.policies.transformers import revision
 from erl_trainer import checkpoint
 from erl_trainer.config import FREE, Config, to_json
 from erl_trainer.context import check_context, needed_context
 from erl_trainer.metrics import check_loggers, read_lines
+from erl_trainer.origin import ORIGIN, check_origin, origin
 from erl_trainer.processes import is_first, join
 from erl_trainer.sync import StaleSampler
 from erl_trainer.train import STOPS, Run, train
@@ -60,6 +62,8 @@ def start(
     model, tokenizer = load_model(
         str(nano.folder(config.env)) if config.model == "nano" else config.model
     )
+    made_of = origin(config, revision(model))
+    check_origin(made_of, out)
     needed = needed_context(config, tokenizer)
     check_context(config, context_length(model), needed)
     try:
@@ -70,6 +74,7 @@ def start(
         check_context(config, run.sampler.policy.context, needed)
         if is_first():  # nothing is written before all of the above is known to work
             out.mkdir(parents=True, exist_ok=True)
+            write_whole(out / ORIGIN, json.dumps(made_of, indent=1) + "\n")
             write_whole(out / "config.json", json.dumps(written, indent=1) + "\n")
         if state is not None:
             run.load(state)

@@ -25,7 +25,8 @@ def describe(trials: Sequence[Trial]) -> dict[str, float | None]:
     """Rewards of a step, and how often a task's rewards differ.
 
     `train/mixed_groups` is the share of tasks whose first attempts' rewards differ: where they do
-    not, GRPO learns nothing. `train/mixed_groups_2` counts all attempts of a task.
+    not, GRPO learns nothing. `train/mixed_groups_2` counts all attempts of a task, though credit
+    compares those of one stage only.
     """
     valid = [t for t in trials if t.first.valid]
     seconds = [t.second for t in valid if t.second and t.second.valid]

@@ -1,8 +1,8 @@
 """A training run, from its configuration to its folder.
 
-The folder holds `config.json`, `metrics.jsonl`, `samples.jsonl`, checkpoints, `model/` (what any
-policy loads) and, once it has ended, `done.json`. Everything that step k draws is a function of
-the seed and k, so a resumed run is the same run.
+The folder holds `config.json`, `origin.json`, `metrics.jsonl`, `samples.jsonl`, checkpoints,
+`model/` (what any policy loads) and, once it has ended, `done.json`. Everything that step k draws
+is a function of the seed and k, so a resumed run is the same run.
 """
 
 from __future__ import annotations
@@ -215,6 +215,9 @@ STOPS: Mapping[type[RuntimeError], StopReason] = {
 }
 """What stops a run."""
 
+SAVED: tuple[type[Exception], ...] = (ValueError, *STOPS)
+"""What a checkpoint is written after: also a sample that is too long for the model."""
+
 
 def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
     """Train to the end, writing the folder as it goes.
@@ -238,7 +241,7 @@ def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], N
                 line = _advance(run, writer, say)
             except BrokenWeights:
                 raise
-            except tuple(STOPS):
+            except SAVED:
                 if run.saved != run.step:  # a step learnt in part does not replace a whole one
                     run.save()
                 raise
@@ -269,7 +272,7 @@ def _advance(run: Run, writer: Writer | None, say: Callable[[str], None]) -> dic
         collected = run.train_step()
         if writer:
             writer.samples(run.step, collected.samples)
-        if collected.credit.groups == collected.credit.flat:
+        if not any(collected.credit.values):
             say(f"step {run.step}: in no group do the rewards differ")
     line = run.line or {}
     if run.config.eval_every and run.step % run.config.eval_every == 0:

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import erl_envs
+from erl_envs import tasks
 from erl_envs.arguments import INTERRUPTED, INVALID, USAGE
 from erl_trainer import plots
+from erl_trainer.config import Config, configure, to_json
 from erl_trainer.curves import bars, command, figures, results, runner, statistics
 from erl_trainer.curves.grid import Grid, Run, grid_of, read_grid, slug
 from erl_trainer.curves.progress import time_left
@@ -378,6 +381,36 @@ class TestResults:
             }
         )
         assert results.collect(other, tmp_path / "elsewhere", first).records == ()
+
+    def test_a_name_means_the_same_in_all_runs(self, tmp_path: Path) -> None:
+        grid = grid_of(GRID)
+        made_of = {"model": "sha256:a", "train_split": "b", "eval_split": "c"}
+        runs = [run for run in grid.runs if run.environment == "FrozenLake"][:3]
+        for run, its in zip(runs, (None, made_of, {**made_of, "model": "d"}), strict=True):
+            folder = tmp_path / run.folder
+            folder.mkdir(parents=True)
+            whole = {**to_json(configure("default", run.config["algo"])), **run.config}
+            (folder / "config.json").write_text(json.dumps(whole))
+            if its:
+                (folder / "origin.json").write_text(json.dumps(its))
+        told = f"{runs[1].title} and {runs[2].title} have a different model of the same"
+        with pytest.raises(ValueError, match=told):
+            results.collect(grid, tmp_path)
+        (tmp_path / runs[2].folder / "origin.json").write_text(json.dumps(made_of))
+        found = results.collect(grid, tmp_path)
+        assert [r.config.get("origin") for r in found.records] == [None, made_of, made_of]
+
+    @pytest.mark.parametrize("name", ["games", "tuning"])
+    def test_the_references_are_of_the_tasks_that_are_evaluated(self, name: str) -> None:
+        grid = read_grid(Path("benchmarks/curves", f"{name}.json"))
+        for environment, told in grid.references.items():
+            run = next(run for run in grid.runs if run.environment == environment)
+            fields = {k: v for k, v in run.config.items() if k not in ("algo", "preset")}
+            cfg = Config(**fields)
+            chosen = tasks.load(cfg.env, cfg.eval_split, **cfg.options)[: cfg.eval_tasks]
+            known = tasks.references(erl_envs.make(cfg.env, **cfg.options), chosen)
+            exact = tasks.mean([found.random if found else None for found in known])
+            assert told["random"] == pytest.approx(exact, abs=5e-6)
 
 
 GRID_RUN = grid_of(GRID).runs[0]

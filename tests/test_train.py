@@ -15,17 +15,19 @@ import torch
 from launching import together
 from tiny_models import untrained_nano
 
-from erl_envs import registry
+import erl_envs
+from erl_envs import registry, tasks
 from erl_envs.core import EnvError, Step
 from erl_envs.eval.__main__ import main as evaluate
 from erl_envs.frozenlake import FrozenLake
 from erl_envs.hotpotqa.data import open_source
 from erl_envs.policies.transformers import Transformers
-from erl_trainer import checkpoint
+from erl_trainer import checkpoint, erl, launch
 from erl_trainer.__main__ import main
 from erl_trainer.config import Config, configure
 from erl_trainer.failures import TooManyFailures
 from erl_trainer.learner import Learner
+from erl_trainer.memory import Lesson
 from erl_trainer.metrics import Log
 from erl_trainer.optimizer import MasterAdamW
 from erl_trainer.sync import StaleSampler
@@ -109,6 +111,22 @@ def test_two_steps_and_two_more_are_four_bit_for_bit(model: str, tmp_path: Path,
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_what_a_run_remembers_outlives_a_stop(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # an untrained model writes no rulebook: its first message stands for one
+    monkeypatch.setattr(
+        erl, "lessons", lambda trials, _: [Lesson("", trials[0].first.messages[2]["content"])]
+    )
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(model, whole) == 0
+    assert train(model, parts, "--steps", "2") == 0
+    held = checkpoint.latest(parts / "checkpoints")
+    assert held and checkpoint.load(held)["memory"]
+    assert train(model, parts, "--resume") == 0
+    assert lines(parts / "samples.jsonl") == lines(whole / "samples.jsonl")  # reflections read it
+
+
 @pytest.mark.parametrize("at", [1, 4])
 def test_killed_between_checkpoints_it_goes_on_from_the_last(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
@@ -142,6 +160,10 @@ def test_killed_between_checkpoints_it_goes_on_from_the_last(
         (["--steps"], "--steps needs a value"),
         (["--steps", "many"], "bad value 'many' for steps; valid: int"),
         (["--algo", "grpo", "--group-size", "1"], "GRPO with group_size 1 has nothing to compare"),
+        (
+            ["--small-group", "zero", "--min-group", "3"],
+            "'zero' no group of 2 has credit under min",
+        ),
         (["--algo", "grpo", "--group-size", "0"], "group_size must be 1 or more, got 0"),
         (["--checkpoint-every", "0"], "checkpoint_every must be 1 or more, got 0"),
         (["--eval-tasks", "-1"], "eval_tasks must be 0 or more, got -1"),
@@ -232,6 +254,23 @@ def test_a_folder_holds_one_run(
     assert "holds a run; go on with it by --resume" in capsys.readouterr().err
     assert train(model, out, "--resume", "--seed", "9") == 2
     assert "holds a run with another seed (0, not 9)" in capsys.readouterr().err
+
+
+def test_a_run_knows_its_model_and_tasks(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train(model, out, "--steps", "1") == 0
+    assert json.loads((out / "origin.json").read_text()) == {
+        "version": erl_envs.__version__,
+        "model": Transformers(model).revision,
+        "train_split": tasks.split_hash(tasks.load("frozenlake", "small-train")),
+        "eval_split": tasks.split_hash(tasks.load("frozenlake", "small-test")),
+    }
+    monkeypatch.setattr(launch, "revision", lambda _: "sha256:other")
+    assert train(model, out, "--resume") == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "holds a run whose model was sha256:" in told and "now is sha256:other" in told
 
 
 def test_resume_alone_goes_on_as_the_folder_says(model: str, tmp_path: Path) -> None:
@@ -448,6 +487,24 @@ def test_a_step_that_fails_first_goes_on_after_the_evaluation_before_it(
     assert timeless(out / "metrics.jsonl") == timeless(whole / "metrics.jsonl")
 
 
+def test_a_sample_that_the_model_cannot_read_loses_no_step(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = Learner._check
+
+    def refuse(self: Learner, sample: Any) -> None:
+        if self.updates == 3:
+            self._context = 1
+        check(self, sample)
+
+    monkeypatch.setattr(Learner, "_check", refuse)
+    assert train(model, tmp_path / "run", "--checkpoint-every", "9") == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "tokens but the model reads 1: take one that reads" in told
+    path = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    assert path is not None and checkpoint.load(path)["step"] == 3
+
+
 def _not_finite(*_: Any) -> Any:
     raise NotFinite("loss is nan in the micro-batch of tasks a, b (policy)")
 
@@ -527,6 +584,9 @@ def test_groups_without_variance_are_told_and_the_run_goes_on(
     assert train(model, out, "--algo", "grpo", "--steps", "2") == 0
     assert capsys.readouterr().err.count("in no group do the rewards differ") == 2
     assert [line.get("skipped") for line in lines(out / "metrics.jsonl")] == [None, 1.0, 1.0]
+    alone = ["--group-size", "1", "--steps", "1"]  # compared with its stage, all of it the same
+    assert train(model, tmp_path / "alone", *alone) == 0
+    assert "step 1: in no group do the rewards differ" in capsys.readouterr().err
 
 
 def test_a_tracker_gets_every_step(
@@ -566,7 +626,10 @@ def test_presets_are_the_papers() -> None:
     assert Config() == configure("default", "erl")
     assert (erl.steps, configure("paper", "erl", env="sokoban").steps) == (100, 200)
     asked = configure("paper", "grpo", env="hotpotqa", env_options={"top_k": 3})
-    assert asked.env_options == {"prompt_style": "full", "data": "hub:distractor", "top_k": 3}
+    assert asked.env_options == {
+        **{"prompt_style": "full", "data": "hub:distractor"},
+        **{"snippet_chars": 300, "top_k": 3},
+    }
     splits = open_source("hub:distractor").splits()
     assert {asked.train_split, asked.eval_split} <= splits.keys()
 

@@ -32,7 +32,7 @@ class Transformers(Local):
         if model is None:
             model, tokenizer = load(name)
         self.model, self.tokenizer = model, tokenizer
-        self.revision = str(getattr(model.config, "_commit_hash", None) or weights_hash(model))
+        self.revision = revision(model)
         eos = model.generation_config.eos_token_id if model.can_generate() else None
         stop_ids = eos if isinstance(eos, list) else [eos] if eos is not None else []
         self.chat = ChatTokens(tokenizer, stop_ids, name)
@@ -116,6 +116,11 @@ def _source(name: str) -> tuple[str, dict[str, str]]:
     if not path.exists() and (path.is_absolute() or name.startswith(".")):
         raise ValueError(f"cannot load the model {name!r}: no such folder")
     return name, {}
+
+
+def revision(model: Any) -> str:
+    """What tells a model from others of its name: the hub's commit, or else its weights' hash."""
+    return str(getattr(model.config, "_commit_hash", None) or weights_hash(model))
 
 
 def weights_hash(model: Any) -> str:

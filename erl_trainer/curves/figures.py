@@ -71,10 +71,14 @@ def before_and_after_reflection(results: Results) -> Figure | None:
 
 
 def variance(results: Results) -> Figure | None:
-    """Share of groups whose rewards differ: what a policy gradient can learn from."""
+    """Share of tasks whose rewards differ.
+
+    Among first attempts, which are one group: what their policy gradient can learn from. Among all
+    attempts, which no algorithm here compares with each other: what second attempts could add.
+    """
     metrics = {
-        "train/mixed_groups": "first attempts of a task",
-        "train/mixed_groups_2": "all attempts of a task",
+        "train/mixed_groups": "first attempts (a group)",
+        "train/mixed_groups_2": "all attempts",
     }
     shown = {
         metric: label
@@ -92,7 +96,7 @@ def variance(results: Results) -> Figure | None:
                 its = style_of(results, method)
                 _draw_mean(axes, results, environment, method, _smooth(metric), its, method)
             axes.set_ylim(0, 1.02)
-        row[0].set_ylabel(f"groups with mixed rewards:\n{label}")
+        row[0].set_ylabel(f"tasks with mixed rewards:\n{label}")
     for axes, environment in zip(rows[0], results.environments, strict=True):
         axes.set_title(environment)
     for axes in rows[-1]:

@@ -16,6 +16,7 @@ from erl_trainer.config import FREE, configure, to_json
 from erl_trainer.curves.grid import Grid, Run
 from erl_trainer.curves.runner import METRICS
 from erl_trainer.curves.statistics import Curve
+from erl_trainer.origin import CONTENT, ORIGIN
 from erl_trainer.types import DONE
 
 STAGES = ("rollout", "reflection", "second_rollout", "training", "evaluation")
@@ -44,7 +45,7 @@ class Record:
         method: The grid's name of it.
         seed: Of everything that was drawn.
         ended: Why it ended; None if it has not.
-        config: Its configuration, every field.
+        config: Its configuration, every field, and its `origin`.
         evaluation: Series over the steps with an evaluation.
         training: Series over all other steps.
         totals: Last values of what is cumulative, and seconds of each stage.
@@ -58,6 +59,11 @@ class Record:
     evaluation: Series
     training: Series
     totals: Mapping[str, float]
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        return f"{self.environment}, {self.method}, seed {self.seed}"
 
     def curve(self, metric: str, against: str = "step") -> Curve:
         """A metric's points, without those it has no value for."""
@@ -116,6 +122,9 @@ def collect(grid: Grid, folder: Path, earlier: Results | None = None) -> Results
         folder: Of all runs.
         earlier: Where a run that has no folder, or ended elsewhere, is taken from, if its
             configuration agrees.
+
+    Raises:
+        ValueError: A file is broken, or runs have different models or tasks of the same name.
     """
     records = []
     for run in grid.runs:
@@ -124,9 +133,30 @@ def collect(grid: Grid, folder: Path, earlier: Results | None = None) -> Results
             record = kept
         if record:
             records.append(record)
+    _check_origins(records)
     return Results(
         grid.environments, grid.methods, grid.main, grid.seeds, grid.references, tuple(records)
     )
+
+
+def _check_origins(records: Sequence[Record]) -> None:
+    """See that a name means the same in all runs; those from before there were origins pass.
+
+    Raises:
+        ValueError: It does not; the message names two runs.
+    """
+    first: dict[tuple[str, ...], Record] = {}
+    for record in records:
+        config, made_of = record.config, record.config.get("origin", {})
+        data = json.dumps(config.get("env_options", {}).get("data"))
+        for field in CONTENT if made_of else ():
+            key = (field, str(config.get("env")), str(config.get(field)), data)
+            other = first.setdefault(key, record)
+            if other.config["origin"][field] != made_of[field]:
+                raise ValueError(
+                    f"{other.title} and {record.title} have a different {field} of the same name; "
+                    "run them anew in another --out"
+                )
 
 
 def read_run(run: Run, folder: Path) -> Record | None:
@@ -138,7 +168,8 @@ def read_run(run: Run, folder: Path) -> Record | None:
     if not (folder / "config.json").is_file():
         return None
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config, path = json.loads((folder / "config.json").read_text()), folder / ORIGIN
+        made_of = {"origin": json.loads(path.read_text())} if path.is_file() else {}
         done = folder / DONE
         ended = str(json.loads(done.read_text())["reason"]) if done.is_file() else None
     except (ValueError, KeyError) as error:
@@ -152,7 +183,7 @@ def read_run(run: Run, folder: Path) -> Record | None:
         run.method,
         run.seed,
         ended,
-        {**run.config, **config},
+        {**run.config, **config, **made_of},
         _series(evaluated, _EVALUATION),
         _series([row for row in rows if any(key in row for key in _TRAINING)], _TRAINING),
         {key: round(value, 4) for key, value in (totals | spent).items()},

@@ -27,7 +27,7 @@ def tables(results: Results) -> str:
     parts += [_table(results, environment, baseline) for environment in results.environments]
     unfinished = [r for r in results.records if not r.ended]
     if unfinished:
-        names = [f"- {r.environment}, {r.method}, seed {r.seed}" for r in unfinished]
+        names = [f"- {record.title}" for record in unfinished]
         parts += ["## Not finished, and left out\n", "\n".join(names) + "\n"]
     return "\n".join(parts)
 
