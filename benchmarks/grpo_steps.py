@@ -45,7 +45,8 @@ class Sizes:
         group: Attempts of each task.
         steps: How many.
         turns: Of an attempt.
-        kl: Weight of the KL term: without one, a model that earns nothing has nothing to learn.
+        kl: Weight of the KL term: above 0, or we would not learn what has no advantage, and TRL
+            would.
     """
 
     tasks: int

@@ -20,7 +20,7 @@ from erl_envs.policies import nano
 
 RATIOS = ("sampled_per_s", "trained_per_s", "step", "peak_mib")
 SIZES = {
-    "nano": {"tasks": 8, "group": 8, "steps": 4, "turns": 8, "kl": 0.0},
+    "nano": {"tasks": 8, "group": 8, "steps": 4, "turns": 8, "kl": 0.02},
     "smollm2": {"tasks": 2, "group": 2, "steps": 2, "turns": 2, "kl": 0.02},
 }
 """What a model of that size does in minutes (`grpo_steps.Sizes`)."""

@@ -218,6 +218,10 @@ class TextEnv(gym.Env[str, str]):
         """
         raise ValueError(f"{self.name} has no tool {name!r}")
 
+    def corpus_hash(self, tasks: Sequence[Task]) -> str | None:
+        """Content hash of what the tasks search and do not hold themselves; None for nothing."""
+        return None
+
     def more_facts(self, tasks: Sequence[Task]) -> dict[str, Any]:
         """What `python -m erl_envs.tasks describe` tells of a task set beside the usual."""
         return {}

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -161,6 +163,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             for task in load(args.env, args.split, **_options(args)):
                 print(json.dumps(task.to_json()))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head`: whoever reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, EnvError) as error:
         return complain(error)
     return OK

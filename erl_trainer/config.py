@@ -3,50 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from erl_envs.options import check
 from erl_envs.policies.nano import OPTIONS as NANO
 from erl_envs.policies.openai import DEFAULT_URL
+from erl_trainer.bounds import check_numbers
 
 Algo = Literal["erl", "grpo"]
 Preset = Literal["default", "paper"]
-
-
-_BOUNDS: Sequence[tuple[str, Callable[[float], bool], Sequence[str]]] = (
-    (
-        "1 or more",
-        lambda value: value >= 1,
-        (
-            *("steps", "tasks_per_step", "group_size", "eval_samples", "min_group", "minibatches"),
-            *("max_tokens", "reflect_max_tokens", "token_budget", "logit_chunk", "concurrency"),
-            *("constant", "checkpoint_every", "dual_clip"),
-        ),
-    ),
-    (
-        "0 or more",
-        lambda value: value >= 0,
-        (
-            *("eval_tasks", "eval_every", "sample_every", "warmup", "lora_rank", "max_failures"),
-            *("lr", "weight_decay", "grad_clip", "kl_weight", "distill_weight"),
-            *("top_p", "reflect_top_p", "clip_low", "clip_high", "seed"),
-        ),
-    ),
-    (
-        "1 or less",
-        lambda value: value <= 1,
-        ("max_failures", "top_p", "reflect_top_p", "clip_low"),
-    ),
-    (
-        "above 0",
-        lambda value: value > 0,
-        ("temperature", "reflect_temperature", "importance_cap"),
-    ),
-)
-"""What numbers must be, where they are not None, and which."""
 
 FREE = frozenset(
     {"token_budget", "logit_chunk", "concurrency", "checkpoint_every", "loggers"}
@@ -205,11 +172,7 @@ class Config:
             ValueError: A value is not valid, or two do not go together; the message says which.
         """
         check(self)
-        numbers = {k: v for k, v in vars(self).items() if isinstance(v, int | float)}
-        for words, valid, names in (("a finite number", math.isfinite, numbers), *_BOUNDS):
-            for name in names:
-                if name in numbers and not valid(numbers[name]):
-                    raise ValueError(f"{name} must be {words}, got {numbers[name]}")
+        check_numbers(vars(self))
         if self.group_size == 1 and self.second_attempt == "none" and self.advantage != "raft":
             raise ValueError(
                 "GRPO with group_size 1 has nothing to compare an attempt with; "

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import numpy as np
 import pytest
 from loopback import Reply, Request, says, serving
 
+import erl_envs
 from erl_envs import policies, tasks
 from erl_envs.core import Reference
 from erl_envs.eval import __main__ as cli
 from erl_envs.eval.statistics import bootstrap_mean, pass_at_k, summarise
+from erl_envs.leaderboard.tracks import CORPORA
 from erl_envs.policies import Completion
 from erl_envs.policies.scripted import Human
 from erl_envs.records import read_episodes
@@ -301,6 +304,70 @@ def test_invalid_episodes_are_played_again_on_resume(
     assert main([*args, dead]) == 3
     assert main([*args, server, "--resume"]) == 0
     assert run_json(out)["counts"] == {"episodes": 4, "invalid": 0}
+
+
+def test_a_run_killed_as_it_began_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    args = ["--limit", "2", "--out", str(out)]
+    assert main(args) == 0
+    (out / "episodes.jsonl").unlink()
+    before = {"package": {"version": "0", "commit": "c"}, "started": "then"}
+    (out / "run.json").write_text(json.dumps({**run_json(out), **before}))
+    assert main([*args, "--resume"]) == 0
+    run = run_json(out)
+    assert run["counts"]["episodes"] == 4
+    # who began it is not forgotten
+    assert {name: run[name] for name in before} == before
+    [resumed] = run["resumed"]
+    assert resumed["package"]["version"] == erl_envs.__version__ and resumed["started"] != "then"
+    (out / "run.json").write_text("[]")
+    assert main([*args, "--resume"]) == 2
+    assert "run.json is no JSON object" in capsys.readouterr().err
+
+
+def test_what_is_searched_and_offered_is_part_of_a_run(
+    tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    args = ["--env", "hotpotqa", "--policy", "openai:m", "--base-url", server, "--limit", "1"]
+    assert main([*args, "--out", str(out)]) == 0
+    run = run_json(out)
+    assert run["envs"]["hotpotqa"]["corpus_hash"] == CORPORA["test"]
+    assert main([*args, "--out", str(out), "--resume", "--tools"]) == 2
+    assert "policy.revision: 'm' → 'm, with tools'" in capsys.readouterr().err
+    run["envs"]["hotpotqa"]["corpus_hash"] = "another"
+    (out / "run.json").write_text(json.dumps(run))
+    assert main([*args, "--out", str(out), "--resume"]) == 2
+    assert "envs.hotpotqa.corpus_hash: 'another' → " in capsys.readouterr().err
+
+
+def test_what_fails_after_a_first_attempt_does_not_take_it_away(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert (
+        main(["--env", "frozenlake", "--limit", "10", "--policy", "oracle", "--out", str(out)]) == 0
+    )
+    solved = read_episodes(out / "episodes.jsonl")
+    episodes = []
+    for number, episode in enumerate(solved):
+        [first] = episode.attempts
+        lost = replace(first, reward=0.0)
+        broken = replace(first, reward=0.0, valid=False, error="EnvError: it broke")
+        episodes.append(
+            episode
+            if number < 4  # solved
+            else replace(episode, attempts=[lost], error="reflection: it broke")
+            if number < 8
+            else replace(episode, attempts=[lost, broken])
+            if number == 8
+            else replace(episode, attempts=[broken])
+        )
+    found = summarise(episodes, [e.task.id for e in episodes], [None] * 10, 2)
+    assert (found["episodes"], found["invalid"]) == (10, 6)
+    assert found["reward"]["mean"] == found["reward_after"]["mean"] == pytest.approx(4 / 9)
+    assert found["pass_at"] == {"1": pytest.approx(4 / 9)}
+    assert [row["success"] for row in found["by_difficulty"]] == [pytest.approx(4 / 9)]
 
 
 def test_an_interrupt_tells_how_to_go_on(

@@ -405,8 +405,10 @@ def test_a_judge_that_fails_is_an_env_error(answer: Any, monkeypatch: pytest.Mon
 
 
 def test_a_judge_that_cannot_be_loaded_is_an_env_error() -> None:
-    with pytest.raises(EnvError, match="no policy 'nobody'"):
-        play("\\boxed{x}", judge="nobody")
+    with pytest.raises(ValueError, match="no policy 'nobody'"):
+        HotpotQA(judge="nobody")
+    with pytest.raises(EnvError, match="the judge cannot be loaded: "):
+        play("\\boxed{x}", judge="replay:nothing/here")
 
 
 # Real questions

@@ -551,8 +551,8 @@ def test_tool_calls_become_the_messages_that_mean_the_same(stub: Stub) -> None:
         message = {"role": "assistant", "content": None, "tool_calls": calls}
         return Reply({"choices": [{"message": message, "finish_reason": "tool_calls"}]})
 
-    def says_now(policy: OpenAI) -> str:
-        asked = Conversation(list(MESSAGES), ("hotpotqa", "x", 0, "attempt_1"), 0, HotpotQA())
+    def says_now(policy: OpenAI, stage: str = "attempt_1") -> str:
+        asked = Conversation(list(MESSAGES), ("hotpotqa", "x", 0, stage), 0, HotpotQA())
         (answer,) = policy.complete([asked], SAMPLING)
         assert isinstance(answer, Completion)
         return answer.text
@@ -561,6 +561,10 @@ def test_tool_calls_become_the_messages_that_mean_the_same(stub: Stub) -> None:
     assert says_now(OpenAI("small", stub.url, tools=True)) == '<search top_k="2">Oskelt</search>'
     assert stub.bodies[-1]["tools"] == list(HotpotQA.tools)
     assert says_now(OpenAI("small", stub.url)) == "" and "tools" not in stub.bodies[-1]
-    for name, arguments in (("web", "{}"), ("local_search", "{"), ("local_search", "[]")):
+    # who reflects is to write a rulebook, not to search
+    assert says_now(OpenAI("small", stub.url, tools=True), "reflection") == ""
+    assert "tools" not in stub.bodies[-1]
+    hostile = ("{", "[]", "[" * 100_000, "null")
+    for name, arguments in (("web", "{}"), *(("local_search", bad) for bad in hostile)):
         stub.answer = lambda _, name=name, arguments=arguments: call(name, arguments)  # type: ignore[misc]
         assert says_now(OpenAI("small", stub.url, tools=True)) == f"{name}({arguments})"

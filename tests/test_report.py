@@ -22,9 +22,9 @@ HOSTILE = (
 LONG = "I think once more. " * 2632 + "```Right```"
 
 
-def play(seed: int, texts: Sequence[str], valid: bool = True) -> Attempt:
+def play(seed: int, texts: Sequence[str], valid: bool = True, **options: Any) -> Attempt:
     """A FrozenLake attempt with these messages; the oracle goes on where they end."""
-    env = erl_envs.make("frozenlake")
+    env = erl_envs.make("frozenlake", **options)
     observation, _ = env.reset(seed=seed)
     assert env.task is not None
     messages = [
@@ -121,6 +121,7 @@ def episodes() -> list[Episode]:
         episode(play(0, [HOSTILE] * 8), play(0, []), reflection=reflection),
         episode(play(1, [LONG])),
         episode(play(2, [""], valid=False)),
+        episode(play(3, [], coordinates=True)),
     ]
 
 
@@ -227,6 +228,7 @@ def test_a_run_of_another_shape_is_refused() -> None:
         (0, ["solved after reflection", "Attempt 2", "B wins.", "no action read", "\\ud800"]),
         (1, ["Show all 50,019 characters", "● solved", 'class="board"', "as text"]),
         (2, ["! invalid", "EnvError: it broke"]),
+        (3, ['class="board" aria-label="board, ', 'title="was ']),
     ],
 )
 def test_a_browser_opens_the_episode_of_the_address(

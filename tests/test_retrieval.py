@@ -287,6 +287,7 @@ def test_a_malformed_corpus_names_its_line(
         ("passages:nowhere.jsonl", "cannot read nowhere.jsonl"),
         ("nonsense", "bad value 'nonsense' for data; valid: 'world', 'file:PATH'"),
         ("world --part none", "has no part 'none'; valid: train, test, hard"),
+        ("world --retriever dense", "--retriever dense needs --model"),
     ],
 )
 def test_a_bad_source_is_one_line(

@@ -170,6 +170,12 @@ def test_random_value_is_exact(pulled: Pulled) -> None:
     assert exact == pytest.approx(wins / 4**turns, abs=1e-12)
 
 
+def test_random_value_takes_any_number_of_turns() -> None:
+    pulled = pull_room(np.random.default_rng(1), 6, 1, 4, 0.1)
+    some, many = (random_value(pulled.room, pulled.state, turns) for turns in (8, 2000))
+    assert 0 <= some < many <= 1
+
+
 def test_the_solver_stops_at_its_bound_and_says_so() -> None:
     pulled = pull_room(np.random.default_rng(1), 9, 3, 8, 0.1)
     with pytest.raises(EnvError, match="stopped at its bound of 3 states"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,12 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert [Task.from_json(json.loads(line)) for line in lines] == list(
         tasks.load("frozenlake", "paper-test")
     )
+
+
+def test_an_export_whose_reader_has_enough_ends_quietly() -> None:
+    command = f"{sys.executable} -m erl_envs.tasks export frozenlake train | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == 1 and done.stderr == ""
 
 
 @pytest.mark.parametrize(

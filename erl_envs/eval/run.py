@@ -153,7 +153,11 @@ def evaluate(
         for task in sets[name]
     ]
     if resume:
-        finished = {episode.key for episode in folder.resume(run)}
+        before, played = folder.resume(run)
+        finished = {episode.key for episode in played}
+        # what played the episodes that are there; what goes on with it is told beside it
+        run["resumed"] = [*before.get("resumed", []), {k: run[k] for k in ("package", "started")}]
+        run |= {name: before[name] for name in ("package", "started") if name in before}
     else:
         folder.start(run)
         finished = set()
@@ -224,6 +228,7 @@ def _describe(
                 "split": config.split,
                 "split_hash": tasks.split_hash(_tasks(config, name)),
                 "tasks": len(sets[name]),
+                **_searched(config, name, sets[name]),
             }
             for name in sets
         },
@@ -233,6 +238,12 @@ def _describe(
         "counts": None,
         "metrics": None,
     }
+
+
+def _searched(config: Config, name: str, chosen: Sequence[Task]) -> dict[str, str]:
+    """The hash of what tasks search, where they search something of the data's."""
+    found = registry.make(name, **config.of(name)).corpus_hash(chosen)
+    return {"corpus_hash": found} if found else {}
 
 
 def _tasks(config: Config, name: str) -> tuple[Task, ...]:

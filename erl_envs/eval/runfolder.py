@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from erl_envs.core import Episode
-from erl_envs.files import write_whole
+from erl_envs.files import read_json, write_whole
 from erl_envs.records import parse_episodes
 
 SCHEMA = 1
@@ -52,32 +52,39 @@ class RunFolder:
         except OSError as error:
             raise ValueError(f"cannot write to {self.path}: {error.strerror}") from error
 
-    def resume(self, run: Mapping[str, Any]) -> list[Episode]:
+    def resume(self, run: Mapping[str, Any]) -> tuple[dict[str, Any], list[Episode]]:
         """Take an interrupted run up again.
 
         A half-written last line and invalid episodes are dropped: they will be played (again).
 
         Returns:
-            The finished episodes.
+            run.json as it was, and the finished episodes.
 
         Raises:
             ValueError: There is no run, it cannot be read, or its configuration is another; the
                 message shows the difference.
         """
         try:
-            before = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            lines = self.episodes_path.read_bytes().decode()
+            before = read_json(self.path / "run.json")
+            lines = ""
+            if self.episodes_path.exists():  # else it was killed as it began
+                lines = self.episodes_path.read_bytes().decode()
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot resume {self.path}: {error}") from error
+        if not isinstance(before, dict):
+            raise ValueError(f"cannot resume {self.path}: run.json is no JSON object")
         if changes := _differences(before, run):
             raise ValueError(f"cannot resume {self.path} with another configuration: {changes}")
         played = parse_episodes(lines[: lines.rfind("\n") + 1], self.episodes_path)
         finished = [episode for episode in played if episode.valid]
-        self.write_text("episodes.jsonl", "".join(map(_line, finished)))
-        return finished
+        try:
+            self.write_text("episodes.jsonl", "".join(map(_line, finished)))
+        except OSError as error:
+            raise ValueError(f"cannot write to {self.path}: {error.strerror}") from error
+        return before, finished
 
     def append(self, episode: Episode) -> None:
-        """Write an episode; it is on disk when this returns."""
+        """Write an episode; a killed process does not lose it."""
         if self._file is None:
             self._file = self.episodes_path.open("a", encoding="utf-8")
         self._file.write(_line(episode))

@@ -66,23 +66,25 @@ def summarise(
         attempts: 1, or 2 for the metrics after reflection too.
 
     Returns:
-        The JSON object that `run.json` holds under `metrics`. Invalid episodes are counted and
-        left out of everything else.
+        The JSON object that `run.json` holds under `metrics`. Invalid episodes are counted, and
+        what they used. Otherwise those are left out whose first attempt is invalid; where what came
+        after it failed, only first attempts that did not succeed would be missing, so the first
+        attempt's reward stands, after reflection too.
     """
     by_task: dict[str, list[Episode]] = defaultdict(list)
     everything = sorted(episodes, key=lambda episode: (episode.task.id, episode.sample))
-    valid = [episode for episode in everything if episode.valid]
+    valid = [episode for episode in everything if episode.attempts[0].valid]
     for episode in valid:
         by_task[episode.task.id].append(episode)
     played = [by_task[task_id] for task_id in task_ids if by_task[task_id]]
     firsts = [[episode.attempts[0].reward for episode in group] for group in played]
-    lasts = [[episode.attempts[-1].reward for episode in group] for group in played]
-    turns = [turn for episode in valid for attempt in episode.attempts for turn in attempt.turns]
+    lasts = [[_last(episode) for episode in group] for group in played]
+    turns = [turn for e in valid for a in e.attempts if a.valid for turn in a.turns]
     usage = sum((_usage(episode) for episode in everything), Usage())
     return {
         "tasks": len(task_ids),
         "episodes": len(everything),
-        "invalid": len(everything) - len(valid),
+        "invalid": sum(not episode.valid for episode in everything),
         "reward": _reward(firsts),
         "success": _success(firsts),
         "reward_after": _reward(lasts) if attempts == 2 else None,
@@ -106,6 +108,11 @@ def _reward(rewards: Sequence[Sequence[float]]) -> dict[str, float | None]:
 
 def _success(rewards: Sequence[Sequence[float]]) -> dict[str, float | None]:
     return bootstrap_mean([sum(map(solved, group)) / len(group) for group in rewards])
+
+
+def _last(episode: Episode) -> float:
+    """The reward of the last valid attempt."""
+    return [attempt.reward for attempt in episode.attempts if attempt.valid][-1]
 
 
 def _usage(episode: Episode) -> Usage:
@@ -137,7 +144,7 @@ def _by_difficulty(
     rows = []
     for difficulty in sorted(groups, key=lambda d: (d is None, d)):
         episodes = [episode for task_id in groups[difficulty] for episode in by_task[task_id]]
-        after = mean([float(solved(e.attempts[-1].reward)) for e in episodes])
+        after = mean([float(solved(_last(e))) for e in episodes])
         rows.append(
             {
                 "difficulty": difficulty,

@@ -4,62 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 
 from erl_envs import options as opt
 from erl_envs import parsing, prompting, retrieval
-from erl_envs.core import OUT_OF_TURNS, Reference, Step, Task, TextEnv
+from erl_envs.core import OUT_OF_TURNS, Reference, Step, Task, TextEnv, digest
 from erl_envs.hotpotqa import data
-from erl_envs.hotpotqa.grading import Mode, grade
+from erl_envs.hotpotqa.grading import grade
 from erl_envs.hotpotqa.judge import load_judge
+from erl_envs.hotpotqa.options import MAX_PASSAGE, HotpotQAOptions
 from erl_envs.hotpotqa.tools import LAST_TURN, MAX_TOP_K, TOOLS, as_message
 from erl_envs.retrieval import Corpus, Passage, Retriever
 
-MAX_QUERY, MAX_PASSAGE, MAX_ANSWER = 500, 4_000, 200
-"""Characters of a query, of a passage, and of an answer: HotpotQA's own are shorter, and a longer
-one is a passage dumped in the hope that it holds the answer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HotpotQAOptions(opt.Options):
-    """Options of HotpotQA.
-
-    Attributes:
-        data: `world` (fictional, offline), `file:PATH` (HotpotQA JSON), `hub:CONFIG[:PATH]`.
-        retriever: Who searches the data's corpus, or (`wikipedia`, `http`) one of its own.
-        retriever_url: Of an `http` retriever.
-        retriever_model: Encoder of a `dense` retriever.
-        retriever_prefixes: What it puts before queries and passages (E5: `query: `, `passage: `).
-        top_k: Passages of a search that does not say.
-        snippet_chars: Characters that passages are cut to (the paper: 300); None for 4,000.
-        reward: What an answer earns (`grading.grade`).
-        judge: Policy string of a critic that writes the feedback's text; it never sees the gold
-            answer and never changes the reward.
-    """
-
-    data: str = "world"
-    retriever: Literal["bm25", "rank_bm25", "dense", "wikipedia", "http"] = "bm25"
-    retriever_url: str | None = None
-    retriever_model: str | None = None
-    retriever_prefixes: tuple[str, str] = ("", "")
-    top_k: int = 5
-    snippet_chars: int | None = None
-    reward: Mode = "paper"
-    judge: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        super().__post_init__()
-        data.open_source(self.data)
-        if not 1 <= self.top_k <= MAX_TOP_K:
-            raise ValueError(f"bad value {self.top_k} for top_k; valid: 1 to {MAX_TOP_K}")
-        if self.snippet_chars is not None and not 1 <= self.snippet_chars <= MAX_PASSAGE:
-            raise ValueError(
-                f"bad value {self.snippet_chars} for snippet_chars; valid: None, 1 to {MAX_PASSAGE}"
-            )
+MAX_QUERY, MAX_ANSWER = 500, 200
+"""Characters of a query and of an answer: HotpotQA's own are shorter, and a longer one is a passage
+dumped in the hope that it holds the answer."""
 
 
 class HotpotQA(TextEnv):
@@ -269,6 +231,14 @@ class HotpotQA(TextEnv):
             plan.append(f"search: {query}")
             missing = [title for title in missing if title not in titles]
         return [*plan, f"answer: {self._answer}"]
+
+    def corpus_hash(self, tasks: Sequence[Task]) -> str | None:
+        """Of the data's corpora that the tasks search; None with a retriever of its own corpus."""
+        if self.options.retriever in ("wikipedia", "http"):
+            return None
+        parts = {t.params.get("corpus"): t.params for t in tasks if "context" not in t.params}
+        hashes = [self._corpus(params).hash for params in parts.values()]
+        return hashes[0] if len(hashes) == 1 else digest(hashes) if hashes else None
 
     def more_facts(self, tasks: Sequence[Task]) -> dict[str, Any]:
         """Kinds, hops, and how far one search for the plain question gets."""

@@ -18,8 +18,21 @@ _PLAIN: dict[str, Callable[[], Policy]] = {
     "oracle": scripted.Oracle,
     "human": scripted.Human,
 }
-FORMS = (*_PLAIN, "transformers:PATH_OR_ID", "vllm:PATH_OR_ID", "openai:MODEL", "replay:RUN")
+_NAMED = {"transformers": "PATH_OR_ID", "vllm": "PATH_OR_ID", "openai": "MODEL", "replay": "RUN"}
+
+FORMS = (*_PLAIN, *(f"{kind}:{name}" for kind, name in _NAMED.items()))
 """The policy strings, as they are told to a person."""
+
+
+def check_form(spec: str) -> None:
+    """See that a policy string is one of `FORMS`; nothing is loaded.
+
+    Raises:
+        ValueError: It is none.
+    """
+    kind, _, name = spec.partition(":")
+    if spec not in _PLAIN and not (name and kind in _NAMED):
+        raise ValueError(f"no policy {spec!r}; valid: {', '.join(FORMS)}")
 
 
 def load(
@@ -36,19 +49,18 @@ def load(
     Raises:
         ValueError: No such policy, or it cannot be loaded; one line that says why.
     """
+    check_form(spec)
     kind, _, name = spec.partition(":")
     if spec in _PLAIN:
         return _PLAIN[spec]()
-    if name and kind == "transformers":
+    if kind == "transformers":
         from erl_envs.policies.transformers import Transformers
 
         return Transformers(name)
-    if name and kind == "vllm":
+    if kind == "vllm":
         from erl_envs.policies.vllm import Vllm
 
         return Vllm(name)
-    if name and kind == "openai":
+    if kind == "openai":
         return OpenAI(name, base_url, concurrency, tools=tools)
-    if name and kind == "replay":
-        return scripted.Replay.of_run(spec, Path(name))
-    raise ValueError(f"no policy {spec!r}; valid: {', '.join(FORMS)}")
+    return scripted.Replay.of_run(spec, Path(name))

@@ -57,7 +57,7 @@ class OpenAI(Policy):
         self.spec = f"openai:{model}"
         self.model = model
         self.url = f"{check_url(base_url)}/chat/completions"
-        self.revision = model
+        self.revision = f"{model}, with tools" if tools else model
         self.concurrency, self.retries, self.backoff = concurrency, retries, backoff
         self.timeout, self.tools = timeout, tools
         self._key = _key()
@@ -87,7 +87,9 @@ class OpenAI(Policy):
         }
         if sampling.top_k:  # not in OpenAI's own interface, known to vLLM and its peers
             body["top_k"] = sampling.top_k
-        env = conversation.env if self.tools else None
+        # a reflection is text: a tool call instead would leave no rulebook
+        offered = self.tools and conversation.key[-1] != "reflection"
+        env = conversation.env if offered else None
         if env is not None and env.tools:
             body["tools"] = list(env.tools)
         began = time.perf_counter()
@@ -186,7 +188,7 @@ def _as_message(call: Mapping[str, Any], env: TextEnv | None) -> str:
     try:
         assert env is not None
         return env.tool_message(call["name"], json.loads(call["arguments"]))
-    except (ValueError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return f"{call['name']}({call['arguments']})"
 
 

@@ -37,12 +37,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument("--part", help="of a source that has several: train, test, …")
     command.add_argument("--retriever", default="bm25", choices=("bm25", "rank_bm25", "dense"))
     command.add_argument("--model", help="encoder of a dense retriever")
+    command.add_argument(
+        "--prefixes",
+        nargs=2,
+        default=("", ""),
+        metavar=("QUERY", "PASSAGE"),
+        help="what a dense retriever puts before them",
+    )
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=int, default=8000)
     args = parser.parse_args(argv)
     try:
         corpus = read_corpus(args.source, args.part)
-        retriever = retrieval.load(args.retriever, corpus, model=args.model)
+        if args.retriever == "dense" and not args.model:
+            raise ValueError("--retriever dense needs --model, the encoder's folder or hub id")
+        retriever = retrieval.load(
+            args.retriever, corpus, model=args.model, prefixes=tuple(args.prefixes)
+        )
         serve(retriever, args.host, args.port)
     # OverflowError: a port that no machine has
     except (ValueError, RetrievalError, OSError, OverflowError) as error:

@@ -104,7 +104,10 @@ class Dense(Retriever):
                 found[batch] = self._embed([texts[index] for index in batch])
             found.flush()
 
-        folder = cached_folder(recipe, build, cache_dir)
+        try:
+            folder = cached_folder(recipe, build, cache_dir)
+        except OSError as error:
+            raise ValueError(f"cannot keep the embeddings (ERL_ENVS_CACHE): {error}") from error
         # a plain view of the mapped file: numpy's memmap class makes products slow
         return np.asarray(np.load(folder / _FILE, mmap_mode="r"))
 

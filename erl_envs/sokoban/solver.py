@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import heapq
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 
 from erl_envs.core import EnvError
@@ -145,15 +145,15 @@ def random_value(room: Room, start: State, turns: int) -> float:
                 walk = min(walk, abs(box_row - row) + abs(box_column - column) - 1)
         return total + walk
 
-    @functools.cache
-    def value(state: State, left: int) -> float:
-        total = 0.0
-        for delta in ways:
-            after = move(room, state, delta)
-            if solved(room, after.boxes):
-                total += 1.0
-            elif bound(after) < left:
-                total += value(after, left - 1)
-        return total / len(ways)
-
-    return value(start, turns)
+    reached, won = {start: 1.0}, 0.0
+    for left in range(turns, 0, -1):
+        after: dict[State, float] = defaultdict(float)
+        for state, chance in reached.items():
+            for delta in ways:
+                end = move(room, state, delta)
+                if solved(room, end.boxes):
+                    won += chance / len(ways)
+                elif bound(end) < left:
+                    after[end] += chance / len(ways)
+        reached = after
+    return won
