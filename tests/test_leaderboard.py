@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from submissions import ENTRY, change, make_run, make_submission, read
+from submissions import ALONE, ENTRY, change, make_run, make_submission, read
 
 from erl_envs import tasks
 from erl_envs.core import digest
@@ -28,7 +28,8 @@ from erl_envs.leaderboard.build import (
 from erl_envs.leaderboard.submission import ABOUT, EPISODES
 from erl_envs.leaderboard.submit import submit
 from erl_envs.leaderboard.tracks import FREE, HASHES, TRACKS
-from erl_envs.leaderboard.verify import verify
+from erl_envs.leaderboard.verify import measure, verify
+from erl_envs.records import read_episodes
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_a_run_becomes_a_submission_for_each_environment(
 
 
 def test_nothing_of_the_machine_goes_with_it(run: Path, tmp_path: Path) -> None:
-    folder, _ = submit(run, "frozenlake", ENTRY, tmp_path)
+    folder, _ = submit(run, "frozenlake", ALONE, tmp_path)
     about, (submission, lines) = (folder / ABOUT).read_text(), read(folder)
     ran = json.loads((run / "run.json").read_text())
     assert "hardware" not in about and str(run) not in about and ran["started"] not in about
@@ -89,8 +90,8 @@ def test_nothing_of_the_machine_goes_with_it(run: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_run_packs_to_the_same_bytes(run: Path, tmp_path: Path) -> None:
-    first, _ = submit(run, "frozenlake", ENTRY, tmp_path / "a")
-    second, _ = submit(run, "frozenlake", ENTRY, tmp_path / "b")
+    first, _ = submit(run, "frozenlake", ALONE, tmp_path / "a")
+    second, _ = submit(run, "frozenlake", ALONE, tmp_path / "b")
     for name in (ABOUT, EPISODES):
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
@@ -110,7 +111,7 @@ def test_a_run_that_belongs_to_no_track_is_not_packed(
 ) -> None:
     run = make_run(tmp_path / "run", **config)
     with pytest.raises(ValueError, match=message):
-        submit(run, "frozenlake", ENTRY, tmp_path / "out")
+        submit(run, "frozenlake", ALONE, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -118,7 +119,7 @@ def test_an_unfinished_run_is_not_packed(run: Path, tmp_path: Path) -> None:
     ran = json.loads((run / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps({**ran, "finished": None}))
     with pytest.raises(ValueError, match="is not finished"):
-        submit(tmp_path, "frozenlake", ENTRY, tmp_path / "out")
+        submit(tmp_path, "frozenlake", ALONE, tmp_path / "out")
 
 
 def test_a_key_in_a_transcript_is_not_published(run: Path, tmp_path: Path) -> None:
@@ -128,12 +129,12 @@ def test_a_key_in_a_transcript_is_not_published(run: Path, tmp_path: Path) -> No
     (tmp_path / "episodes.jsonl").write_text("\n".join([json.dumps(episode), *lines[1:]]))
     (tmp_path / "run.json").write_text((run / "run.json").read_text())
     with pytest.raises(ValueError, match="holds what looks like a key"):
-        submit(tmp_path, "frozenlake", ENTRY, tmp_path / "out")
+        submit(tmp_path, "frozenlake", ALONE, tmp_path / "out")
 
 
 def test_a_missing_episode_counts_as_failed(run: Path, tmp_path: Path) -> None:
     """An episode whose server failed is left out of the transcripts, not of the average."""
-    whole, _ = submit(run, "frozenlake", ENTRY, tmp_path / "whole")
+    whole, _ = submit(run, "frozenlake", ALONE, tmp_path / "whole")
     kept = []
     for line in (run / "episodes.jsonl").read_text().splitlines():
         episode = json.loads(line)
@@ -142,7 +143,7 @@ def test_a_missing_episode_counts_as_failed(run: Path, tmp_path: Path) -> None:
         kept.append(json.dumps(episode) + "\n")
     (tmp_path / "episodes.jsonl").write_text("".join(kept))
     (tmp_path / "run.json").write_text((run / "run.json").read_text())
-    folder, found = submit(tmp_path, "frozenlake", ENTRY, tmp_path / "out")
+    folder, found = submit(tmp_path, "frozenlake", ALONE, tmp_path / "out")
     assert found.missing > 50 and found.metrics["episodes"] == 400
     assert found.metrics["reward"]["mean"] == 0
     assert verify(folder).metrics == found.metrics
@@ -212,10 +213,53 @@ def test_other_token_counts_are_no_other_episodes(tmp_path: Path) -> None:
 
 def test_who_reflected_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="oracle reflected in this run: name it"):
-        make_submission(tmp_path, entry=replace(ENTRY, reflector=None))
+        make_submission(tmp_path, entry=ALONE)
     assert not (tmp_path / "submissions" / "frozenlake-small-test-hidden-transitions-2").exists()
     make_submission(tmp_path / "named")
     assert "reflected on by `the rules`" in markdown(read_boards(tmp_path / "named"))
+
+
+def test_nobody_reflects_on_one_attempt(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nobody reflects on frozenlake-small-test-hidden-outcome"):
+        make_submission(tmp_path, attempts=1)
+
+
+def test_who_was_offered_tools_says_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ("hotpotqa", "frozenlake"))
+    about = json.loads((run / "run.json").read_text())
+    about["policy"]["revision"] = "dice, with tools"
+    (run / "run.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="was offered tools: say so"):
+        submit(run, "hotpotqa", ALONE, tmp_path / "submissions")
+    _, verified = submit(run, "hotpotqa", replace(ALONE, tools=True), tmp_path / "submissions")
+    assert verified.submission.tools
+    _, verified = submit(run, "frozenlake", ALONE, tmp_path / "submissions")  # which has none
+    assert not verified.submission.tools
+
+
+def test_a_submission_is_verified_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_submission(tmp_path)
+    monkeypatch.chdir(folder)
+    assert cli.main(["verify", "."]) == 0
+    monkeypatch.chdir(folder.parent)
+    assert cli.main(["verify", folder.name]) == 0
+    (tmp_path / "file").touch()
+    run = tmp_path / "runs" / "frozenlake-dice"
+    words = ["--name", "n", "--model", "m", "--revision", "1", "--reflector", "rules", "--out"]
+    assert cli.main(["submit", str(run), *words, str(tmp_path / "file")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_missing_episodes_have_no_turns(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    track = TRACKS["frozenlake-small-test-hidden-outcome-1"]
+    episodes = read_episodes(run / "episodes.jsonl")
+    whole, half = (measure(track, some) for some in (episodes, episodes[::2]))
+    assert half["episodes"] == whole["episodes"] == 400
+    assert half["turns"] == pytest.approx(whole["turns"], rel=0.1)
+    assert half["reward"]["mean"] < whole["reward"]["mean"]
 
 
 def test_build_refuses_what_does_not_follow(
@@ -316,7 +360,7 @@ def test_a_pull_request_is_replayed(
     git(proposed, "commit", "-qm", "base")
     base = git(proposed, "rev-parse", "HEAD")
     run = make_run(tmp_path / "run")
-    submit(run, "frozenlake", ENTRY, proposed / "leaderboards" / "submissions")
+    submit(run, "frozenlake", ALONE, proposed / "leaderboards" / "submissions")
     edit(proposed)
     git(proposed, "add", ".")
     git(proposed, "commit", "-qm", "entry")

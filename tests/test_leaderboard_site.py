@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from submissions import ENTRY, make_run, make_submission
+from submissions import ALONE, make_run, make_submission
 
 from erl_envs.leaderboard import __main__ as cli
 from erl_envs.leaderboard.submit import submit
@@ -31,9 +31,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_submission(home)
     make_submission(home, "sokoban", split="hard", samples=1)
     run = make_run(home / "runs" / "one", ("frozenlake",))
-    submit(run, "frozenlake", replace(ENTRY, name="alpha"), home / "submissions")
+    submit(run, "frozenlake", replace(ALONE, name="alpha"), home / "submissions")
     other = make_run(home / "runs" / "other", ("frozenlake",), seed=3)
-    submit(other, "frozenlake", replace(ENTRY, name="zeta"), home / "submissions")
+    submit(other, "frozenlake", replace(ALONE, name="zeta"), home / "submissions")
     assert cli.main(["build", "--home", str(home), "--site", str(home / "site")]) == 0
     return home / "site"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from erl_envs.grid import split_of
 from erl_envs.policies.base import Conversation
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.reflection import second_prompt
-from erl_trainer.nano import boards, games, pretrain, tokenizer
+from erl_trainer.nano import boards, drills, games, pretrain, tokenizer
 from erl_trainer.nano.examples import GIVEN, LEARN, SHOWN, Part, encode, said, told
 from erl_trainer.nano.guide import Guide
 from erl_trainer.nano.recipe import Recipe
@@ -176,6 +177,28 @@ def test_the_corpus_is_tokens_as_a_policy_samples_them(game: boards.Game, words:
     assert stumbled <= len(played.attempt.messages)  # actions that were none of the best
 
 
+def test_a_drill_asks_what_the_rulebook_calls_a_hole(words: Any) -> None:
+    parts = drills.drilling("frozenlake", rng(3))
+    hole = parts[1].text.split(" a hole,")[0][-1]
+    after = [(a.text, b) for a, b in itertools.pairwise(parts) if b.kind == LEARN]
+    asked = [(a, b.text) for a, b in after if len(a) == 1 and "`" not in b.text]
+    # after some cells, whatever stands there; what is said is true of the symbol before it
+    assert {symbol == hole for symbol, _ in asked} == {True, False}
+    assert all((symbol == hole) == (said == "hole") for symbol, said in asked)
+    assert len(asked) < 4 * drills.DRILLS
+    # word by word they are the tokens of the message
+    joined = "".join(f"{part.text} " for part in parts if not part.text.startswith("<|"))
+    special = {words.convert_tokens_to_ids(token) for token in words.all_special_tokens}
+    ids = [token for token in encode(words, [parts])[0].ids if token not in special]
+    assert ids == words.encode(joined, add_special_tokens=False)
+    # a room's drills know no holes
+    assert all(
+        b.text.startswith("```") or "<|" in b.text
+        for b in drills.drilling("sokoban", rng(3))
+        if b.kind == LEARN
+    )
+
+
 @pytest.mark.parametrize("game", GAMES)
 def test_a_reflection_is_learnt_from_a_failure_and_tells_the_truth(game: boards.Game) -> None:
     random = rng(3)
@@ -275,6 +298,14 @@ def test_a_lead_starts_as_sokoban_and_the_own_part_anew(words: Any) -> None:
     assert rates[5:] == rates[:5]
 
 
+def test_it_cools_down_after_all_steps() -> None:
+    recipe = Recipe(lead=3, steps=10, warmup=2, cooling=4, lr=1.0)
+    rates = [pretrain.learning_rate(recipe, step) for step in range(3, 17)]
+    same = [pretrain.learning_rate(replace(recipe, cooling=0), step) for step in range(3, 13)]
+    assert rates[:10] == same and same[-1] > 0.1
+    assert rates[10:] == pytest.approx([0.1, 0.075, 0.05, 0.025])
+
+
 @pytest.mark.parametrize("game", GAMES)
 def test_cells_are_cited_as_the_board_shows_them(game: boards.Game) -> None:
     for seed in range(20):
@@ -296,7 +327,15 @@ def test_cells_are_cited_as_the_board_shows_them(game: boards.Game) -> None:
 def test_pretraining_resumes_bit_for_bit(words: Any, tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(pretrain, "SAVE_EVERY", 2)
     recipe = Recipe(
-        hidden=32, layers=1, heads=1, steps=4, playing=2, tokens=1024, warmup=2, compiled=False
+        hidden=32,
+        layers=1,
+        heads=1,
+        steps=3,
+        playing=2,
+        cooling=1,
+        tokens=1024,
+        warmup=2,
+        compiled=False,
     )
     whole = pretrain.pretrain(recipe, words, tmp_path / "whole")
 

@@ -75,7 +75,7 @@ def open_row(env: str, options: str, task: str) -> tuple[TextEnv, Task]:
 def _object(text: str, what: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # the one: it is no string
         raise ValueError(f"{what} must be a JSON object: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{what} must be a JSON object, not {text[:60]!r}")

@@ -90,7 +90,8 @@ def summarise(
         "reward_after": _reward(lasts) if attempts == 2 else None,
         "success_after": _success(lasts) if attempts == 2 else None,
         "pass_at": _pass_at(firsts),
-        "turns": mean([float(len(episode.attempts[0].turns)) for episode in valid]),
+        # an attempt that is missing, and counts as failed, has none
+        "turns": mean([float(len(e.attempts[0].turns)) for e in valid if e.attempts[0].turns]),
         "invalid_action_rate": mean([float(turn.action is None) for turn in turns]),
         "tokens": {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens},
         "seconds": usage.seconds,

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Refused as error:
         print(f"refused: {error}", file=sys.stderr)
         return FAILED
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return complain(error)
 
 
@@ -115,7 +115,7 @@ def _verify(args: argparse.Namespace) -> int:
             if verified.submission.salt and not args.salted:
                 raise Refused("its tasks are salted, which is for maintainers (--salted)")
             print(_row(verified))
-        except Refused as error:
+        except (Refused, OSError) as error:  # one that cannot be read hides no other
             print(f"{folder} is refused: {error}", file=sys.stderr)
             code = FAILED
     return code

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from erl_envs import registry
 from erl_envs.core import Attempt, Episode, Turn, Usage
 from erl_envs.eval.runfolder import SCHEMA as RUN_SCHEMA
 from erl_envs.leaderboard import submission as sub
@@ -17,6 +18,7 @@ from erl_envs.leaderboard.archive import write_lines
 from erl_envs.leaderboard.submission import ABOUT, EPISODES, LinesDigest, Submission
 from erl_envs.leaderboard.tracks import FREE, TRACKS, Track
 from erl_envs.leaderboard.verify import Verified, measure, verify
+from erl_envs.policies.openai import WITH_TOOLS
 from erl_envs.records import read_episodes
 
 _SECRET = re.compile(
@@ -74,6 +76,11 @@ def submit(run_folder: Path, env: str, entry: Entry, out: Path) -> tuple[Path, V
     two = track.attempts == 2
     if two and run["reflector"] != run["policy"] and not entry.reflector:
         raise ValueError(f"{run['reflector']['spec']} reflected in this run: name it (--reflector)")
+    if not two and entry.reflector:
+        raise ValueError(f"nobody reflects on {track.id}: leave --reflector out")
+    offered = run["policy"]["revision"].endswith(WITH_TOOLS) and registry.env_class(env).tools
+    if offered and not entry.tools:
+        raise ValueError("the policy of this run was offered tools: say so (--tools)")
     lines = [episode.to_json() for episode in episodes]
     _check_secrets(lines)
     digest = LinesDigest()

@@ -79,7 +79,7 @@ def check_place(folder: Path, verified: Verified) -> None:
     Raises:
         Refused: It does not; the message says where that is.
     """
-    home = f"{verified.track.id}/{verified.submission.folder}"
+    home, folder = f"{verified.track.id}/{verified.submission.folder}", folder.resolve()
     if f"{folder.parent.name}/{folder.name}" != home:
         raise Refused(f"belongs to {home}")
 

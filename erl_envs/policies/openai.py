@@ -17,6 +17,8 @@ from erl_envs.web import read_url
 
 DEFAULT_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
+WITH_TOOLS = ", with tools"
+"""At the end of the revision of a policy that offers tools."""
 _RETRY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
 _MAX_WAIT = 30.0
 
@@ -57,7 +59,7 @@ class OpenAI(Policy):
         self.spec = f"openai:{model}"
         self.model = model
         self.url = f"{check_url(base_url)}/chat/completions"
-        self.revision = f"{model}, with tools" if tools else model
+        self.revision = model + WITH_TOOLS if tools else model
         self.concurrency, self.retries, self.backoff = concurrency, retries, backoff
         self.timeout, self.tools = timeout, tools
         self._key = _key()

@@ -14,11 +14,15 @@ from erl_envs.sokoban.room import Room, State, deltas, move, solved, walk
 MAX_NODES = 200_000
 """States after which `solve` gives up and says so."""
 
+MAX_WORK = 400_000_000
+"""That times cells and boxes, by which a state takes its time. Rooms of up to 2,000 of these (side
+25, three boxes) have `MAX_NODES`; a stranger's of side 64 with sixty boxes half a minute."""
+
 FAR = 1 << 20
 """Push distance of a square from which no box can come to a goal."""
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=256)  # rooms that a stranger gives have any size
 def push_distances(room: Room) -> dict[int, int]:
     """For each cell, the fewest pushes that bring a lone box from there to some goal.
 
@@ -74,12 +78,14 @@ def _pushes(room: Room, state: State) -> Iterator[tuple[int, int, State]]:
                     yield steps + 1, cell + 2 * delta, after
 
 
-def solve(room: Room, start: State, max_nodes: int = MAX_NODES) -> list[str] | None:
+def solve(room: Room, start: State, max_work: int = MAX_WORK) -> list[str] | None:
     """A solution of the fewest moves, None if there is none.
 
     Raises:
-        EnvError: `max_nodes` states were searched and the answer is still open.
+        EnvError: So many states were searched that `max_work` is done (or `MAX_NODES`), and the
+            answer is still open.
     """
+    max_nodes = min(MAX_NODES, max_work // (room.size * max(1, len(start.boxes))))
     cost = {start: 0}
     came_from: dict[State, State] = {}
     queue = [(least_pushes(room, start.boxes), 0, start)]

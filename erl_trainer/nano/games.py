@@ -35,9 +35,6 @@ ROLES: Mapping[str, Sequence[str]] = {
 }
 """Roles that letters are dealt to; the others' symbols follow from them."""
 
-DRILLS = 16
-"""Actions of a drill."""
-
 FULL = (4, 8, 8)
 """Turns of most attempts to reflect on: a game's own eight, or half of them."""
 
@@ -172,26 +169,6 @@ def acting(game: Game, rng: np.random.Generator, turns: int = 8) -> list[Part]:
     prompt = env.system_prompt if rng.random() < 0.5 else second_prompt(env, env.rules_text())
     told_by: Behaviour = "told" if rng.random() < 0.5 else "careless"
     return play(env, task, prompt, told_by, rng, turns).parts
-
-
-def drilling(game: Game, rng: np.random.Generator) -> list[Part]:
-    """What follows from where things are, and nothing else: thoughts without boards, then actions.
-
-    Twenty tokens an action instead of a hundred.
-    """
-    env = make(game, deal(game, rng), rules="shown")
-    parts: list[Part] = []
-    for turn in range(DRILLS):
-        task = draw_task(game, rng)
-        observation, _ = env.reset(options={"task": task})
-        if turn == 0:
-            parts += told({"role": "system", "content": env.system_prompt})
-        action = Guide(task).best()
-        assert action is not None, "drawn tasks can be solved"
-        thought = reason(game, board_rows(observation), env.symbols)
-        parts += told({"role": "user", "content": ""})
-        parts += said(Part(thought, GIVEN), Part(env.say(action), LEARN))
-    return parts
 
 
 def reflecting(game: Game, rng: np.random.Generator, lengths: Sequence[int] = FULL) -> list[Part]:

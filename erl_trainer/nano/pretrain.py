@@ -23,6 +23,7 @@ from torch import nn
 from erl_trainer.checkpoint import save_model
 from erl_trainer.nano import games, questions
 from erl_trainer.nano.boards import Game
+from erl_trainer.nano.drills import drilling
 from erl_trainer.nano.examples import LEARN, SHOWN, Example, Part, encode
 from erl_trainer.nano.recipe import Recipe
 from erl_trainer.nano.tokenizer import cells, places
@@ -39,7 +40,7 @@ Draw = Callable[[np.random.Generator], list[Part]]
 def _sources(game: Game) -> dict[str, Draw]:
     return {
         "turn": partial(games.acting, game, turns=1),
-        "drill": partial(games.drilling, game),
+        "drill": partial(drilling, game),
         "act": partial(games.acting, game),
         "look": partial(games.looking, game),
         "glance": partial(games.reflecting, game, lengths=(1, 2)),
@@ -184,8 +185,10 @@ def own_step(recipe: Recipe, step: int) -> int:
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Warm-up, then a cosine to a tenth of the peak; anew after the lead."""
+    """Warm-up, then a cosine to a tenth of the peak; anew after the lead. Then, if ever, to 0."""
     step = own_step(recipe, step)
+    if step >= recipe.steps and recipe.cooling:
+        return recipe.lr * 0.1 * (1 - (step - recipe.steps) / recipe.cooling)
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
     done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
@@ -214,7 +217,7 @@ def pretrain(recipe: Recipe, tokenizer: Any, out: Path) -> Any:
     compute = torch.compile(loss_of, dynamic=False) if recipe.compiled else loss_of
     seen: dict[str, list[float]] = {}
     began = time.perf_counter()
-    last = recipe.lead + recipe.steps
+    last = recipe.lead + recipe.steps + recipe.cooling
     for step in range(first, last):
         with torch.no_grad():
             torch._foreach_copy_(fast_weights, weights)
@@ -264,9 +267,10 @@ def check_folder(recipe: Recipe, out: Path) -> None:
     """
     if not (out / "state.pt").exists():
         return
-    held = torch.load(out / "state.pt", weights_only=True)["recipe"]
+    # a field that came later has its default
+    held = asdict(Recipe()) | torch.load(out / "state.pt", weights_only=True)["recipe"]
     own = asdict(recipe)
-    if differing := [k for k in own if k != "compiled" and held.get(k) != own[k]]:
+    if differing := [k for k in own if k != "compiled" and held[k] != own[k]]:
         raise ValueError(f"{out} holds a model with another {differing[0]}; give another --out")
 
 

@@ -20,6 +20,7 @@ class Recipe:
             comes about there four times sooner than in FrozenLake, and then serves both.
         playing: First steps, in which only playing and looking are learnt:
             where things are must be told before anything else makes sense.
+        cooling: Steps after all others, over which the learning rate falls to nothing.
         tokens: Of a step.
         lr: Peak learning rate; it warms up over `warmup` steps and falls to a tenth as a cosine.
         warmup: Steps.
@@ -35,6 +36,7 @@ class Recipe:
     steps: int = 9000
     lead: int = 0
     playing: int = 1500
+    cooling: int = 0
     tokens: int = 4096
     lr: float = 3e-3
     warmup: int = 100
@@ -44,7 +46,7 @@ class Recipe:
 
 
 OWN: Mapping[str, Mapping[str, int]] = {
-    "frozenlake": {"lead": 600, "steps": 18_000},
+    "frozenlake": {"lead": 600, "steps": 15_000, "cooling": 3000},
     "sokoban": {"steps": 17_000},
     "hotpotqa": {"steps": 13_000, "playing": 8000},
 }

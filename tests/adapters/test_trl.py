@@ -239,6 +239,8 @@ def test_calls_that_mean_nothing_cost_a_turn_or_are_told_so(tmp_path: Path) -> N
     [
         ({}, "a row needs a task or a seed"),
         ({"task": "[]"}, "task must be a JSON object"),
+        ({"task": 3}, "task must be a JSON object"),
+        ({"seed": -1, "options": None}, "a seed is a whole number from 0"),
         ({"task": '{"env": "sokoban", "params": {}}'}, "this is frozenlake; the task is for"),
         ({"task": '{"env": "frozenlake", "params": {}, "id": "x"}'}, "does not match"),
         ({"seed": 1, "options": '{"symbols": "x"}'}, "valid"),

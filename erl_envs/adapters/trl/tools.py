@@ -36,7 +36,7 @@ class _Tools:
     def reset(
         self,
         task: str | None = None,
-        options: str = "{}",
+        options: str | None = None,
         env: str | None = None,
         seed: int | None = None,
         prompt: Sequence[Message] = (),
@@ -46,7 +46,7 @@ class _Tools:
 
         Args:
             task: The task, JSON.
-            options: The environment's options, JSON.
+            options: The environment's options, JSON; None for its own.
             env: The environment's id, to check.
             seed: Of the environment's random stream.
             prompt: What the model is told.
@@ -67,7 +67,7 @@ class _Tools:
         if task is None and seed is None:
             raise ValueError("a row needs a task or a seed")
         drawn = canonical_json(Task(self.name, {}).to_json())
-        playing, given = open_row(self.name, options, drawn if task is None else task)
+        playing, given = open_row(self.name, options or "{}", task or drawn)
         start = None if task is None else {"task": given}
         observation, _ = playing.reset(seed=seed, options=start)
         self._env = playing
