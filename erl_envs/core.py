@@ -266,8 +266,8 @@ class TextEnv(gym.Env[str, str]):
     def _reset(
         self, seed: int | None, options: dict[str, Any] | None
     ) -> tuple[str, dict[str, Any]]:
-        if seed is not None and not (isinstance(seed, int) and seed >= 0):
-            raise ValueError(f"a seed is a whole number from 0, not {seed!r}")
+        if seed is not None and (type(seed) is not int or seed < 0):
+            raise ValueError(f"seed must be a whole number from 0, not {seed!r}")
         super().reset(seed=seed)
         if unknown := sorted(set(options or {}) - {"task"}):
             raise ValueError(f"unknown reset option {unknown[0]!r}; valid: 'task'")

@@ -136,7 +136,7 @@ def test_a_refused_reset_leaves_the_attempt_as_it_was(
         if refused:
             with pytest.raises(ValueError, match=r"task|desc|layout|corpus"):
                 env.reset(seed=5, options={"task": bad})
-            with pytest.raises(ValueError, match="a seed is a whole number from 0, not -1"):
+            with pytest.raises(ValueError, match="seed must be a whole number from 0, not -1"):
                 env.reset(seed=-1)
         while not (steps[-1][2] or steps[-1][3]):
             steps.append(env.step(env.random_message(rng)))

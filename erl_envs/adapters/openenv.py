@@ -88,8 +88,6 @@ class TextEnvironment(Environment[TextAction, TextObservation, TextState]):
                 f"unknown reset argument {min(unknown)!r}; "
                 "valid: seed, episode_id, task, split, index"
             )
-        if seed is not None and (type(seed) is not int or seed < 0):
-            raise ValueError(f"seed must be a whole number from 0, not {seed!r}")
         if episode_id is not None and not isinstance(episode_id, str):
             raise ValueError(f"episode_id must be a string, not {episode_id!r}")
         found = self._task(task, split, index)

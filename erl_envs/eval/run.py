@@ -222,16 +222,7 @@ def _describe(
         "samples": config.samples,
         "attempts": config.attempts,
         "limit": config.limit,
-        "envs": {
-            name: {
-                "options": options.to_json(registry.make(name, **config.of(name)).options),
-                "split": config.split,
-                "split_hash": tasks.split_hash(_tasks(config, name)),
-                "tasks": len(sets[name]),
-                **_searched(config, name, sets[name]),
-            }
-            for name in sets
-        },
+        "envs": {name: _environment(config, name, sets[name]) for name in sets},
         "hardware": _hardware(),
         "started": _now(),
         "finished": None,
@@ -240,10 +231,17 @@ def _describe(
     }
 
 
-def _searched(config: Config, name: str, chosen: Sequence[Task]) -> dict[str, str]:
-    """The hash of what tasks search, where they search something of the data's."""
-    found = registry.make(name, **config.of(name)).corpus_hash(chosen)
-    return {"corpus_hash": found} if found else {}
+def _environment(config: Config, name: str, chosen: Sequence[Task]) -> dict[str, Any]:
+    """What decides an environment's episodes; a corpus only where there is one to search."""
+    env = registry.make(name, **config.of(name))
+    corpus = env.corpus_hash(chosen)
+    return {
+        "options": options.to_json(env.options),
+        "split": config.split,
+        "split_hash": tasks.split_hash(_tasks(config, name)),
+        "tasks": len(chosen),
+        **({"corpus_hash": corpus} if corpus else {}),
+    }
 
 
 def _tasks(config: Config, name: str) -> tuple[Task, ...]:

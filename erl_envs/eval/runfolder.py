@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,12 +46,10 @@ class RunFolder:
         """
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise ValueError(f"{self.path} is not empty; give --resume to go on, or another --out")
-        try:
+        with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             self.write_json("run.json", run)
             self.episodes_path.touch()
-        except OSError as error:
-            raise ValueError(f"cannot write to {self.path}: {error.strerror}") from error
 
     def resume(self, run: Mapping[str, Any]) -> tuple[dict[str, Any], list[Episode]]:
         """Take an interrupted run up again.
@@ -77,11 +76,17 @@ class RunFolder:
             raise ValueError(f"cannot resume {self.path} with another configuration: {changes}")
         played = parse_episodes(lines[: lines.rfind("\n") + 1], self.episodes_path)
         finished = [episode for episode in played if episode.valid]
-        try:
+        with self._writing():
             self.write_text("episodes.jsonl", "".join(map(_line, finished)))
+        return before, finished
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raise ValueError, one line, where the folder cannot be written."""
+        try:
+            yield
         except OSError as error:
             raise ValueError(f"cannot write to {self.path}: {error.strerror}") from error
-        return before, finished
 
     def append(self, episode: Episode) -> None:
         """Write an episode; a killed process does not lose it."""

@@ -41,7 +41,7 @@ class Run:
     @property
     def title(self) -> str:
         """What it is called in messages."""
-        return f"{self.environment}, {self.method}, seed {self.seed}"
+        return title(self.environment, self.method, self.seed)
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class Grid:
     seeds: tuple[int, ...]
     references: Mapping[str, Mapping[str, float]]
     runs: tuple[Run, ...]
+
+
+def title(environment: str, method: str, seed: int) -> str:
+    """What a run is called in messages."""
+    return f"{environment}, {method}, seed {seed}"
 
 
 def slug(name: str) -> str:

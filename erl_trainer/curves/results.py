@@ -13,7 +13,7 @@ import numpy as np
 
 from erl_envs.files import write_whole
 from erl_trainer.config import FREE, configure, to_json
-from erl_trainer.curves.grid import Grid, Run
+from erl_trainer.curves.grid import Grid, Run, title
 from erl_trainer.curves.runner import METRICS
 from erl_trainer.curves.statistics import Curve
 from erl_trainer.origin import CONTENT, ORIGIN
@@ -63,7 +63,7 @@ class Record:
     @property
     def title(self) -> str:
         """What it is called in messages."""
-        return f"{self.environment}, {self.method}, seed {self.seed}"
+        return title(self.environment, self.method, self.seed)
 
     def curve(self, metric: str, against: str = "step") -> Curve:
         """A metric's points, without those it has no value for."""

@@ -67,7 +67,8 @@ class _Tools:
         if task is None and seed is None:
             raise ValueError("a row needs a task or a seed")
         drawn = canonical_json(Task(self.name, {}).to_json())
-        playing, given = open_row(self.name, options or "{}", task or drawn)
+        own = "{}" if options is None else options
+        playing, given = open_row(self.name, own, drawn if task is None else task)
         start = None if task is None else {"task": given}
         observation, _ = playing.reset(seed=seed, options=start)
         self._env = playing
