@@ -58,6 +58,10 @@ __all__ = [
 
 OUT_OF_TURNS = "out_of_turns"
 
+MAX_TURNS = 1_000
+"""Turns that a task may ask for: whoever plays a stranger's pays for them. The option `max_turns`
+is the player's own, and has no bound."""
+
 
 class EnvError(RuntimeError):
     """The environment itself failed (a retriever is down, a solver reached its bound).
@@ -267,24 +271,27 @@ class TextEnv(gym.Env[str, str]):
         self, seed: int | None, options: dict[str, Any] | None
     ) -> tuple[str, dict[str, Any]]:
         if seed is not None and (type(seed) is not int or seed < 0):
-            raise ValueError(f"seed must be a whole number from 0, not {seed!r}")
+            raise ValueError(f"seed must be a whole number from 0, not {seed!r:.100}")
         super().reset(seed=seed)
         if unknown := sorted(set(options or {}) - {"task"}):
             raise ValueError(f"unknown reset option {unknown[0]!r}; valid: 'task'")
         given = (options or {}).get("task")
         if isinstance(given, Task):
             if given.env != self.name:
-                raise ValueError(f"this is {self.name}; the task is for {given.env}")
+                raise ValueError(f"this is {self.name}; the task is for {given.env!s:.100}")
             params = given.params
         elif given is None:
             params = self.sample_task(self.np_random)
         elif isinstance(given, Mapping):
             params = given
         else:
-            raise ValueError(f"a task is a Task or a mapping of parameters, not {given!r}")
+            raise ValueError(f"a task is a Task or a mapping of parameters, not {given!r:.100}")
         own_turns = params.get("max_turns")
-        if own_turns is not None and not (type(own_turns) is int and own_turns >= 1):
-            raise ValueError(f"task field max_turns must be a whole number above 0: {own_turns!r}")
+        if own_turns is not None and not (type(own_turns) is int and 1 <= own_turns <= MAX_TURNS):
+            raise ValueError(
+                f"task field max_turns must be a whole number from 1 to {MAX_TURNS}: "
+                f"{own_turns!r:.100}"
+            )
         self.begin(params)
         self.task = given if isinstance(given, Task) else Task(self.name, params)
         self.turn = 0

@@ -45,7 +45,7 @@ class GridOptions(Options):
 
 
 # boards of tasks that a stranger gives have any size: what is kept of them has an end
-_kept = functools.lru_cache(maxsize=256)
+_kept = functools.lru_cache(maxsize=64)
 
 
 @_kept
@@ -223,7 +223,9 @@ class GridEnv(TextEnv):
                 raise ValueError(f"symbols must map each of {', '.join(self.opaque)}")
             characters = list(choice.values())
             if any(len(c) != 1 or not c.isprintable() for c in characters):
-                raise ValueError(f"symbols must be single printable characters, got {characters}")
+                raise ValueError(
+                    f"symbols must be single printable characters, got {characters!s:.100}"
+                )
             if len(set(characters)) < len(characters):
                 raise ValueError(f"symbols must differ from each other, got {characters}")
             self.symbols = choice

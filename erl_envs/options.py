@@ -66,7 +66,7 @@ def check(options: Any) -> None:
         value = getattr(options, field.name)
         if not fits(value, hints[field.name]):
             raise ValueError(
-                f"bad value {value!r} for {field.name}; valid: {_describe(hints[field.name])}"
+                f"bad value {value!r:.100} for {field.name}; valid: {_describe(hints[field.name])}"
             )
 
 
@@ -78,7 +78,9 @@ def build(cls: type[T], owner: str, kwargs: Mapping[str, Any]) -> T:
     """
     valid = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     if unknown := sorted(set(kwargs) - set(valid)):
-        raise ValueError(f"{owner} has no option {unknown[0]!r}; valid options: {', '.join(valid)}")
+        raise ValueError(
+            f"{owner} has no option {unknown[0]!r:.100}; valid options: {', '.join(valid)}"
+        )
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()})
 
 

@@ -50,11 +50,11 @@ class Task:
     def __post_init__(self) -> None:
         """Fill in the content id, and refuse a given one that does not match."""
         if not isinstance(self.params, Mapping):
-            raise ValueError(f"a task's params must be a mapping, not {self.params!r}")
+            raise ValueError(f"a task's params must be a mapping, not {self.params!r:.100}")
         own = digest([self.env, self.params])[:12]
         if self.id not in ("", own):
             raise ValueError(
-                f"task id {self.id!r} does not match its parameters (they give {own!r})"
+                f"task id {self.id!r:.100} does not match its parameters (they give {own!r})"
             )
         object.__setattr__(self, "id", own)
 
@@ -71,7 +71,7 @@ class Task:
         """
         fields = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(data) - fields):
-            raise ValueError(f"unknown task fields {unknown}; valid: {sorted(fields)}")
+            raise ValueError(f"unknown task fields {unknown!s:.100}; valid: {sorted(fields)}")
         if missing := sorted({"env", "params"} - set(data)):
             raise ValueError(f"missing task fields {missing}")
         return cls(**data)

@@ -42,7 +42,7 @@ def env_class(name: str) -> type[TextEnv]:
         ValueError: There is no such environment; the message lists those there are.
     """
     if name not in _ENTRY_POINTS:
-        raise ValueError(f"no environment {name!r}; valid: {', '.join(list_envs())}")
+        raise ValueError(f"no environment {name!r:.100}; valid: {', '.join(list_envs())}")
     entry_point = _ENTRY_POINTS[name]
     if isinstance(entry_point, str):
         module, attribute = entry_point.split(":")

@@ -178,8 +178,10 @@ def test_random_value_takes_any_number_of_turns() -> None:
 
 def test_the_solver_stops_at_its_bound_and_says_so() -> None:
     pulled = pull_room(np.random.default_rng(1), 9, 3, 8, 0.1)
-    with pytest.raises(EnvError, match="stopped at its bound of 3 states"):
-        solve(pulled.room, pulled.state, max_work=3 * 81 * 3)
+    with pytest.raises(EnvError, match="the Sokoban solver stopped at its bound of 3,000 operat"):
+        solve(pulled.room, pulled.state, max_work=3_000)
+    with pytest.raises(EnvError, match="policy's exact value stopped at its bound of 3,000 operat"):
+        random_value(pulled.room, pulled.state, 24, max_work=3_000)
 
 
 def test_an_unsolvable_room_has_no_oracle() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from erl_envs import options as opt
 from erl_envs import prompting
@@ -20,6 +22,10 @@ from erl_envs.frozenlake.levels import (
     safe_path,
 )
 from erl_envs.grid import Board, GridEnv, GridOptions, neighbours, place
+from erl_envs.work import Work
+
+Values = NDArray[np.float64]
+"""A number for each cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +132,9 @@ class FrozenLake(GridEnv):
     def solve(self) -> list[str] | None:
         """A shortest path; on slippery ice, the next action of the best policy alone."""
         if self.options.is_slippery:
-            left = self.max_turns - self.turn
-            return [self._best_action(left)] if self._value(left, max) > 0 else None
+            chances = self._chances(self._values(self.max_turns - self.turn - 1, _best))
+            best = max(self.actions, key=lambda action: chances[action][self._player])
+            return [best] if chances[best][self._player] > 0 else None
         return safe_path(self._cells, self.width, self._player)
 
     def rules_text(self) -> str:
@@ -149,33 +156,33 @@ class FrozenLake(GridEnv):
         within = path is not None and len(path) <= self.max_turns
         return Reference(
             difficulty=len(path) if path is not None and within else None,
-            random=self._value(self.max_turns, _mean),
-            ceiling=self._value(self.max_turns, max),
+            random=float(self._values(self.max_turns, _mean)[self._player]),
+            ceiling=float(self._values(self.max_turns, _best)[self._player]),
         )
 
-    def _value(self, turns: int, choose: Callable[[list[float]], float]) -> float:
-        """Chance of reaching the goal from here in `turns`, actions chosen by `max` or `_mean`."""
-        return self._values(turns, choose)[self._player]
+    def _values(self, turns: int, choose: Callable[[Sequence[Values]], Values]) -> Values:
+        """Each cell's chance of reaching the goal in `turns`, actions chosen by `_best` or `_mean`.
 
-    def _values(self, turns: int, choose: Callable[[list[float]], float]) -> list[float]:
-        values = [0.0] * len(self._cells)
+        Raises:
+            EnvError: The turns are too many for so large a board.
+        """
+        work = Work("the exact value of a FrozenLake policy")
+        going_on = np.array([kind in "FS" for kind in self._cells])
+        values = np.zeros(len(self._cells))
         for _ in range(turns):
-            values = [
-                choose([self._chance(cell, action, values) for action in self.actions])
-                if kind in "FS"
-                else 0.0
-                for cell, kind in enumerate(self._cells)
-            ]
+            work.spend(300 + len(values) // 8)  # numpy's calls, and what they do to a cell
+            values = np.where(going_on, choose(list(self._chances(values).values())), 0.0)
         return values
 
-    def _chance(self, cell: int, action: str, values: list[float]) -> float:
-        ways = _slips(action) if self.options.is_slippery else (action,)
-        ends = [self._moves[way][cell] for way in ways]
-        return sum(1.0 if end == self._goal else values[end] for end in ends) / len(ends)
-
-    def _best_action(self, turns: int) -> str:
-        values = self._values(turns - 1, max)
-        return max(self.actions, key=lambda action: self._chance(self._player, action, values))
+    def _chances(self, values: Values) -> dict[str, Values]:
+        """For each action, each cell's chance of reaching the goal by it, then as `values` say."""
+        worth = values.copy()
+        worth[self._goal] = 1.0
+        ends = _ends(len(self._cells) // self.width, self.width)
+        to = {action: worth[ends[action]] for action in self.actions}
+        if not self.options.is_slippery:
+            return to
+        return {action: _mean([to[way] for way in _slips(action)]) for action in self.actions}
 
     @classmethod
     def splits(cls, options: opt.Options) -> dict[str, Callable[[str], Iterator[dict[str, Any]]]]:
@@ -183,8 +190,19 @@ class FrozenLake(GridEnv):
         return SPLITS
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+@functools.lru_cache(maxsize=16)
+def _ends(height: int, width: int) -> dict[str, NDArray[np.intp]]:
+    """`neighbours` as what numpy indexes with."""
+    return {action: np.array(ends) for action, ends in neighbours(height, width).items()}
+
+
+def _mean(values: Sequence[Values]) -> Values:
+    # from left to right: `sum` rounds differently in newer versions of Python, numpy's by its build
+    return functools.reduce(np.add, values) / len(values)
+
+
+def _best(values: Sequence[Values]) -> Values:
+    return functools.reduce(np.maximum, values)
 
 
 def _slips(action: str) -> tuple[str, str, str]:

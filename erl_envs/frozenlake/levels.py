@@ -62,15 +62,18 @@ def board_of(params: Mapping[str, Any]) -> tuple[str, int]:
         return cells, len(rows[0])
     if fields != {"seed", "size", "p"}:
         raise ValueError(
-            f"a frozenlake task has the fields seed, size and p, or desc; got {sorted(params)}"
+            f"a frozenlake task has the fields seed, size and p, or desc; "
+            f"got {sorted(params)!s:.100}"
         )
     seed, size, p = params["seed"], params["size"], params["p"]
     if type(seed) is not int or seed < 0:
-        raise ValueError(f"task field seed must be a whole number from 0: {seed!r}")
+        raise ValueError(f"task field seed must be a whole number from 0: {seed!r:.100}")
     if type(size) is not int or not 2 <= size <= MAX_SIDE:
-        raise ValueError(f"task field size must be a whole number from 2 to {MAX_SIDE}: {size!r}")
+        raise ValueError(
+            f"task field size must be a whole number from 2 to {MAX_SIDE}: {size!r:.100}"
+        )
     if not isinstance(p, int | float) or not 0 < p <= 1:
-        raise ValueError(f"task field p must be a number above 0 and at most 1: {p!r}")
+        raise ValueError(f"task field p must be a number above 0 and at most 1: {p!r:.100}")
     return generate(seed, size, p), size
 
 

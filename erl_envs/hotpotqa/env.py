@@ -16,6 +16,7 @@ from erl_envs.hotpotqa import data
 from erl_envs.hotpotqa.grading import grade
 from erl_envs.hotpotqa.judge import load_judge
 from erl_envs.hotpotqa.options import MAX_PASSAGE, HotpotQAOptions
+from erl_envs.hotpotqa.task import check_task, own_corpus
 from erl_envs.hotpotqa.tools import LAST_TURN, MAX_TOP_K, TOOLS, as_message
 from erl_envs.retrieval import Corpus, Passage, Retriever
 
@@ -54,16 +55,7 @@ class HotpotQA(TextEnv):
 
     def begin(self, params: Mapping[str, Any]) -> None:
         """Take the question, and its corpus's retriever."""
-        fields = {"question", "answer", "context", "supporting_facts", "type", "hops", "corpus"}
-        if unknown := sorted(set(params) - fields - {"max_turns"}):
-            raise ValueError(
-                f"a hotpotqa task has no field {unknown[0]!r}; valid: {', '.join(sorted(fields))}"
-            )
-        for field in ("question", "answer"):
-            if not isinstance(params.get(field), str) or not params[field].strip():
-                raise ValueError(f"task field {field} must be a non-empty string")
-        if not data.are_facts(params.get("supporting_facts", [])):
-            raise ValueError("task field supporting_facts must be a list of [title, number]")
+        check_task(params)
         self._retriever = self._searcher(params)
         self._question, self._answer = params["question"], params["answer"]
         self._gold = data.titles(params)
@@ -85,7 +77,7 @@ class HotpotQA(TextEnv):
 
     def _corpus(self, params: Mapping[str, Any]) -> Corpus:
         if "context" in params:
-            return Corpus.of_questions([data.check_question(params, "the task's", 1)])
+            return own_corpus(params)
         source = data.open_source(self.options.data)
         part = params.get("corpus", source.parts()[0])
         if not isinstance(part, str) or not source.has(part):
@@ -188,8 +180,8 @@ class HotpotQA(TextEnv):
         taken = [box for box in boxes if box is not None and len(box) <= MAX_ANSWER]
         earned = sum(grade(box, self._answer, self.options.reward)[0] for box in taken)
         # a message that is not taken for an answer leaves the next turn the same chances
-        asked = sum((1 - len(taken) / len(boxes)) ** turn for turn in range(self.max_turns))
-        return replace(super().reference(), random=earned / len(boxes) * asked)
+        ever = 1 - (1 - len(taken) / len(boxes)) ** self.max_turns
+        return replace(super().reference(), random=earned / max(1, len(taken)) * ever)
 
     def rules_text(self) -> str:
         """How searching and the reward work; the template stays, its phrases are nano's tokens."""
@@ -221,9 +213,9 @@ class HotpotQA(TextEnv):
         missing = [t for t in self._gold if t not in {p.title for p in self._seen}]
         plan: list[str] = []
         while missing:
-            query = missing[0]
+            query = missing[0][:MAX_QUERY]
             titles = {p.title for p in self._retriever.search(query, self.options.top_k)}
-            if query not in titles:
+            if missing[0] not in titles:
                 query = f"{missing[0]} {self._question}"[:MAX_QUERY]
                 titles = {p.title for p in self._retriever.search(query, self.options.top_k)}
             if missing[0] not in titles:

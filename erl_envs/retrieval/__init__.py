@@ -44,17 +44,15 @@ def load(
         url: Of an `http` retriever.
         model: Folder or hub id of a `dense` retriever's encoder.
         prefixes: What that puts before a query and before a passage.
-        keep: Whether others will search the corpus too. Where not, BM25 leaves nothing on disk or
-            in memory; the others, whose corpora cost more to read, do.
+        keep: Whether others will search the corpus too. Where not, nothing of it is left on disk or
+            in memory.
 
     Raises:
         ValueError: No such kind, a missing argument, or a missing package; one line.
         RetrievalError: It cannot be made ready.
     """
-    if not keep and kind == "bm25":
-        from erl_envs.retrieval.bm25 import Bm25
-
-        return Bm25(corpus, keep=False)
+    if not keep and kind in ("bm25", "rank_bm25", "dense"):
+        return _passing(kind, corpus, model, prefixes)
     own = kind in ("wikipedia", "http")
     key = (kind, None if own else corpus.hash, url, model, prefixes)
     with _lock:
@@ -66,6 +64,18 @@ def load(
         if place.retriever is None:
             place.retriever = _make(kind, corpus, url, model, prefixes)
         return place.retriever
+
+
+def _passing(kind: str, corpus: Corpus, model: str | None, prefixes: tuple[str, str]) -> Retriever:
+    from erl_envs.retrieval.bm25 import Bm25, RankBm25
+
+    if kind == "dense":
+        from erl_envs.retrieval.dense import Dense
+
+        encoder = load(kind, Corpus(()), model=model, prefixes=prefixes)  # costs more to read
+        assert isinstance(encoder, Dense)
+        return encoder.over(corpus)
+    return RankBm25(corpus) if kind == "rank_bm25" else Bm25(corpus, keep=False)
 
 
 def _make(

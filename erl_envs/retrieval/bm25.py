@@ -47,7 +47,9 @@ def _stemmer() -> Any:
 
 def _documents(corpus: Corpus) -> list[list[str]]:
     """Each passage's words, its title's counted `TITLE_WEIGHT` times over."""
-    return [words(p.title) * TITLE_WEIGHT + words(p.text) for p in corpus.passages]
+    found = [words(p.title) * TITLE_WEIGHT + words(p.text) for p in corpus.passages]
+    # no index can be made of no word at all; a blank is in no query
+    return found if any(found) else [[" "] for _ in found]
 
 
 def best(scores: np.ndarray[Any, Any], top_k: int) -> list[int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,19 @@ class Dense(Retriever):
         self._lock = threading.Lock()
         self.embeddings = self._embeddings(corpus, model, cache_dir)
 
+    def over(self, corpus: Corpus) -> Dense:
+        """The same encoder over another corpus, whose embeddings are kept nowhere.
+
+        Raises:
+            RetrievalError: The encoder failed.
+        """
+        made = copy.copy(self)
+        made.passages = corpus.passages
+        made.embeddings = np.empty((len(corpus.passages), self.embeddings.shape[1]), np.float32)
+        with _encoding():
+            made._fill(made.embeddings, corpus)
+        return made
+
     def search(self, query: str, top_k: int) -> list[Passage]:
         """The nearest passages; equally near ones in the corpus's order, none for an empty query.
 
@@ -69,11 +84,8 @@ class Dense(Retriever):
             return []
         # tokenizers refuse lone surrogates, which a model's text may hold
         clean = query.encode("utf-8", "replace").decode()
-        try:
+        with _encoding():
             [vector] = self._embed([self.query_prefix + clean])
-        except Exception as error:  # torch raises anything
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise RetrievalError(f"the encoder failed: {reason}") from error
         return [self.passages[index] for index in nearest(self.embeddings @ vector, top_k)]
 
     def _embeddings(
@@ -96,12 +108,7 @@ class Dense(Retriever):
 
         def build(folder: Path) -> None:
             found = np.lib.format.open_memmap(folder / _FILE, "w+", np.float32, shape)
-            texts = [f"{self.passage_prefix}{p.title}\n{p.text}" for p in corpus.passages]
-            # texts of one length need no padding
-            order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-            for start in range(0, len(order), self.batch_size):
-                batch = order[start : start + self.batch_size]
-                found[batch] = self._embed([texts[index] for index in batch])
+            self._fill(found, corpus)
             found.flush()
 
         try:
@@ -110,6 +117,15 @@ class Dense(Retriever):
             raise ValueError(f"cannot keep the embeddings (ERL_ENVS_CACHE): {error}") from error
         # a plain view of the mapped file: numpy's memmap class makes products slow
         return np.asarray(np.load(folder / _FILE, mmap_mode="r"))
+
+    def _fill(self, found: NDArray[np.float32], corpus: Corpus) -> None:
+        """Write the passages' embeddings into an array."""
+        texts = [f"{self.passage_prefix}{p.title}\n{p.text}" for p in corpus.passages]
+        # texts of one length need no padding
+        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            found[batch] = self._embed([texts[index] for index in batch])
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, texts × dimensions."""
@@ -130,6 +146,15 @@ class Dense(Retriever):
             unit_BD = torch.nn.functional.normalize(mean_BD, dim=1)
         vectors: NDArray[np.float32] = unit_BD.numpy()
         return vectors
+
+
+@contextlib.contextmanager
+def _encoding() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # torch raises anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise RetrievalError(f"the encoder failed: {reason}") from error
 
 
 def nearest(scores: NDArray[np.float32], top_k: int) -> list[int]:

@@ -9,10 +9,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from erl_envs import options as opt
-from erl_envs.core import Reference, Step
+from erl_envs.core import MAX_TURNS, Reference, Step
 from erl_envs.grid import Board, GridEnv, GridOptions, place
 from erl_envs.sokoban import levels, solver
 from erl_envs.sokoban.room import deltas, move, parse_layout, solved, to_layout
+
+MAX_BOXES, MAX_PUSHES = 100, 100
+"""Of a pulled room: a wish that cannot be met is drawn for 10,000 times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +42,10 @@ class SokobanOptions(GridOptions):
         super().__post_init__()
         if not 5 <= self.size[0] <= self.size[1] <= 32:
             raise ValueError(f"bad value {self.size} for size; valid: 5 ≤ least ≤ greatest ≤ 32")
-        if self.boxes < 1 or self.min_pushes < 1:
-            raise ValueError("bad value for boxes or min_pushes; valid: 1 or more")
+        if not (1 <= self.boxes <= MAX_BOXES and 1 <= self.min_pushes <= MAX_PUSHES):
+            raise ValueError(
+                f"bad value for boxes or min_pushes; valid: 1 to {MAX_BOXES}, 1 to {MAX_PUSHES}"
+            )
         if not 0 <= self.walls < 0.5:
             raise ValueError(f"bad value {self.walls} for walls; valid: 0 ≤ walls < 0.5")
         paper = {"boxes": 1, "min_pushes": 1, "walls": 0.1}
@@ -88,7 +93,7 @@ class Sokoban(GridEnv):
             boxes=self.options.boxes,
             min_pushes=self.options.min_pushes,
             walls=self.options.walls,
-            max_moves=self.options.max_turns,
+            max_moves=self.options.max_turns or MAX_TURNS,
         )
         turns = max(self.default_max_turns, moves)
         return {"layout": to_layout(room, state), "max_turns": turns}
@@ -96,7 +101,7 @@ class Sokoban(GridEnv):
     def begin(self, params: Mapping[str, Any]) -> None:
         """Lay out the room."""
         if (fields := sorted(set(params) - {"max_turns"})) != ["layout"]:
-            raise ValueError(f"a sokoban task has the field layout; got {fields}")
+            raise ValueError(f"a sokoban task has the field layout; got {fields!s:.100}")
         self._room, self._state = parse_layout(params["layout"])
         self._choose_symbols(params)
         self.board = Board(

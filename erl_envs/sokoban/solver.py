@@ -1,29 +1,30 @@
-"""Shortest Sokoban solutions by A* over pushes, and exact values of the random policy."""
+"""Shortest Sokoban solutions by A* over pushes, and exact values of the random policy.
+
+Both end at a bound of work: a stranger's room may be as large as `erl_envs.grid.MAX_SIDE` allows,
+and hold thousands of boxes.
+"""
 
 from __future__ import annotations
 
 import functools
 import heapq
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from erl_envs.core import EnvError
 from erl_envs.grid import shortest_path
 from erl_envs.sokoban.room import Room, State, deltas, move, solved, walk
-
-MAX_NODES = 200_000
-"""States after which `solve` gives up and says so."""
-
-MAX_WORK = 400_000_000
-"""That times cells and boxes, by which a state takes its time. Rooms of up to 2,000 of these (side
-25, three boxes) have `MAX_NODES`; a stranger's of side 64 with sixty boxes half a minute."""
+from erl_envs.work import MAX_WORK, Work
 
 FAR = 1 << 20
 """Push distance of a square from which no box can come to a goal."""
 
+_PER_CELL, _PER_STATE = 8, 40
+"""Operations of a cell that is walked to, and of a state that is made, kept and compared; a box of
+that state is one more."""
 
-@functools.lru_cache(maxsize=256)  # rooms that a stranger gives have any size
-def push_distances(room: Room) -> dict[int, int]:
+
+@functools.lru_cache(maxsize=16)  # rooms that a stranger gives have any size
+def push_distances(room: Room) -> Mapping[int, int]:
     """For each cell, the fewest pushes that bring a lone box from there to some goal.
 
     Cells that are missing are dead: a box on one can never be brought home.
@@ -40,13 +41,16 @@ def push_distances(room: Room) -> dict[int, int]:
     return distances
 
 
-def least_pushes(room: Room, boxes: tuple[int, ...]) -> int:
+def least_pushes(room: Room, boxes: Iterable[int]) -> int:
     """A lower bound on the pushes to solve the room; `FAR` or more if it cannot be solved."""
-    distances = push_distances(room)
+    return _total(push_distances(room), boxes)
+
+
+def _total(distances: Mapping[int, int], boxes: Iterable[int]) -> int:
     return sum(distances.get(box, FAR) for box in boxes)
 
 
-def frozen(room: Room, boxes: tuple[int, ...], pushed: int) -> bool:
+def frozen(room: Room, boxes: Collection[int], pushed: int) -> bool:
     """Whether the box just pushed closes a 2×2 block of boxes and walls with a box off its goal.
 
     None of that block's boxes can ever move again.
@@ -62,17 +66,20 @@ def frozen(room: Room, boxes: tuple[int, ...], pushed: int) -> bool:
     return False
 
 
-def stuck(room: Room, boxes: tuple[int, ...]) -> bool:
+def stuck(room: Room, boxes: Collection[int]) -> bool:
     """Whether the room can surely not be solved any more: a dead square or a frozen block."""
-    return least_pushes(room, boxes) >= FAR or any(frozen(room, boxes, box) for box in boxes)
+    there = frozenset(boxes)
+    return least_pushes(room, there) >= FAR or any(frozen(room, there, box) for box in there)
 
 
-def _pushes(room: Room, state: State) -> Iterator[tuple[int, int, State]]:
+def _pushes(room: Room, state: State, work: Work) -> Iterator[tuple[int, int, State]]:
     """Every push the player can come to: (moves, box pushed to, state after)."""
-    ways = tuple(deltas(room.width).values())
-    for cell, steps in walk(room, state.boxes, state.player).items():
+    ways, boxes = tuple(deltas(room.width).values()), frozenset(state.boxes)
+    work.spend(_PER_CELL * len(room.floor))
+    for cell, steps in walk(room, boxes, state.player).items():
         for delta in ways:
-            if cell + delta in state.boxes:
+            if cell + delta in boxes:
+                work.spend(_PER_STATE + len(boxes))
                 after = move(room, State(cell, state.boxes), delta)
                 if after.boxes != state.boxes:
                     yield steps + 1, cell + 2 * delta, after
@@ -82,26 +89,22 @@ def solve(room: Room, start: State, max_work: int = MAX_WORK) -> list[str] | Non
     """A solution of the fewest moves, None if there is none.
 
     Raises:
-        EnvError: So many states were searched that `max_work` is done (or `MAX_NODES`), and the
-            answer is still open.
+        EnvError: `max_work` operations are done, and the answer is still open.
     """
-    max_nodes = min(MAX_NODES, max_work // (room.size * max(1, len(start.boxes))))
+    work = Work("the Sokoban solver", max_work)
+    distances = push_distances(room)
     cost = {start: 0}
     came_from: dict[State, State] = {}
-    queue = [(least_pushes(room, start.boxes), 0, start)]
-    nodes = 0
+    queue = [(_total(distances, start.boxes), 0, start)]
     while queue:
         _, moves, state = heapq.heappop(queue)
         if moves > cost[state]:
             continue
         if solved(room, state.boxes):
-            return _actions_to(room, state, came_from)
-        nodes += 1
-        if nodes > max_nodes:
-            raise EnvError(f"the Sokoban solver stopped at its bound of {max_nodes} states")
-        for more, pushed, after in _pushes(room, state):
-            bound = least_pushes(room, after.boxes)
-            if bound >= FAR or frozen(room, after.boxes, pushed):
+            return _actions_to(room, state, came_from, work)
+        for more, pushed, after in _pushes(room, state, work):
+            bound = _total(distances, after.boxes)
+            if bound >= FAR or frozen(room, frozenset(after.boxes), pushed):
                 continue
             total = moves + more
             if total < cost.get(after, FAR):
@@ -111,31 +114,44 @@ def solve(room: Room, start: State, max_work: int = MAX_WORK) -> list[str] | Non
     return None
 
 
-def _actions_to(room: Room, state: State, came_from: dict[State, State]) -> list[str]:
+def _actions_to(
+    room: Room, state: State, came_from: Mapping[State, State], work: Work
+) -> list[str]:
     """Spell out the walks between the pushes."""
-    actions: list[str] = []
+    legs: list[list[str]] = []
     while state in came_from:
+        work.spend(_PER_CELL * len(room.floor))
         before = came_from[state]
-        legs = shortest_path(before, state.__eq__, functools.partial(_steps, room, state))
-        assert legs is not None
-        actions = legs + actions
+        legs.append(_leg(room, before, state))
         state = before
-    return actions
+    return [action for leg in reversed(legs) for action in leg]
 
 
-def _steps(room: Room, target: State, state: State) -> Iterator[tuple[str, State]]:
-    """Moves that push nothing, or that push into the target state."""
-    for action, delta in deltas(room.width).items():
-        after = move(room, state, delta)
-        if after.boxes == state.boxes or after == target:
-            yield action, after
+def _leg(room: Room, before: State, after: State) -> list[str]:
+    """The walk to the box that is pushed, and the push: it leaves the player where the box was."""
+    ways, boxes = deltas(room.width), frozenset(before.boxes)
+    (pushed,) = set(after.boxes) - boxes
+    delta = pushed - after.player
+
+    def steps(cell: int) -> Iterator[tuple[str, int]]:
+        for action, way in ways.items():
+            if cell + way in room.floor and cell + way not in boxes:
+                yield action, cell + way
+
+    path = shortest_path(before.player, (after.player - delta).__eq__, steps)
+    assert path is not None
+    return [*path, next(action for action, way in ways.items() if way == delta)]
 
 
-def random_value(room: Room, start: State, turns: int) -> float:
+def random_value(room: Room, start: State, turns: int, max_work: int = MAX_WORK) -> float:
     """Exact chance that uniformly random moves solve the room within `turns`.
 
     States that cannot be solved in the turns left, by a lower bound, count 0 unexpanded.
+
+    Raises:
+        EnvError: `max_work` operations are done, and turns are left.
     """
+    work = Work("the random policy's exact value", max_work)
     ways = tuple(deltas(room.width).values())
     pushes = push_distances(room)
 
@@ -154,6 +170,7 @@ def random_value(room: Room, start: State, turns: int) -> float:
     reached, won = {start: 1.0}, 0.0
     for left in range(turns, 0, -1):
         after: dict[State, float] = defaultdict(float)
+        work.spend(len(reached) * (_PER_STATE + len(start.boxes)))
         for state, chance in reached.items():
             for delta in ways:
                 end = move(room, state, delta)
