@@ -56,7 +56,7 @@ async def play(task: Task, config: AgentConfig) -> Episode:
     env, messages = await asyncio.to_thread(_open, row)
     steps: list[Step] = []
     reward, done = 0.0, False
-    async with httpx.AsyncClient(timeout=TIMEOUT) as client:
+    async with httpx.AsyncClient(timeout=None) as client:  # each message has a deadline
         while not done:
             text = await _ask(client, config, messages)
             observation, gained, terminated, truncated, info = await asyncio.to_thread(
@@ -135,9 +135,12 @@ async def _ask(client: httpx.AsyncClient, config: AgentConfig, messages: Sequenc
     url = f"{config.base_url.rstrip('/')}/chat/completions"
     try:
         # rLLM's gateway knows a session by its URL and asks for no key
-        response = await client.post(url, json=body, headers={"Authorization": "Bearer EMPTY"})
+        async with asyncio.timeout(TIMEOUT):  # httpx's starts anew with each piece
+            response = await client.post(url, json=body, headers={"Authorization": "Bearer EMPTY"})
         response.raise_for_status()
         text = response.json()["choices"][0]["message"]["content"] or ""
+    except TimeoutError as error:
+        raise RuntimeError(f"no message from {url}: no answer within {TIMEOUT:g} s") from error
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())
         raise RuntimeError(f"no message from {url}: {why[:300]}") from error

@@ -7,6 +7,7 @@ installed, it is used instead.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import sys
@@ -323,3 +324,27 @@ def test_a_row_of_something_else_and_a_failing_server(adapter: Any, server: Serv
     server.raw, server.url = None, server.url.replace("/v1", "/v2")
     with pytest.raises(RuntimeError, match="no message from http"):
         asyncio.run(flow(adapter, server, row_of(server.games[0]), 0))
+
+
+def test_a_server_that_drips_is_not_waited_for(
+    adapter: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "TIMEOUT", 0.3)
+    game = next(iter(parity.games("sokoban", "oracle")))
+
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _piece in range(100):
+                writer.write(b"X: y\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        writer.close()
+
+    async def play() -> None:
+        async with await asyncio.start_server(drip, "127.0.0.1", 0) as listening:
+            server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+            await flow(adapter, server, row_of(game), 0)
+
+    with pytest.raises(RuntimeError, match=r"no message from http.*: no answer within 0\.3 s"):
+        asyncio.run(play())
