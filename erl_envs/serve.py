@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,30 +20,13 @@ def make_server(app: FastAPI, max_sessions: int, max_body: int, idle: float) -> 
         app: What answers.
         max_sessions: Most sessions at a time.
         max_body: Most bytes of a socket's message.
-        idle: Seconds that a request's head may take.
+        idle: Seconds that a request may take, if it is less than the usual.
     """
-    import uvicorn
+    from erl_envs.asgi import server
 
-    from erl_envs.adapters.limits import PromptHTTP
-
-    config = uvicorn.Config(
-        app,
-        http=functools.partial(PromptHTTP, idle=idle),
-        log_level="warning",
-        ws_max_size=max_body,
-        # of HTTP: uvicorn takes every WebSocket, and OpenEnv closes those beyond its sessions
-        limit_concurrency=2 * max_sessions + 64,
-        timeout_graceful_shutdown=3,
-    )
-    return uvicorn.Server(config)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket: IPv6 where the host has no IPv4 address."""
-    # the port is left to bind: getaddrinfo would wrap one that no machine has
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    family, _, _, _, address = min(found, key=lambda one: one[0])
-    return socket.create_server((address[0], port, *address[2:]), family=family)
+    seconds = min(idle, server.REQUEST_SECONDS)
+    # OpenEnv closes the sockets beyond its sessions; two a session, for one may just be closing
+    return server.make_server(app, 2 * max_sessions + 64, seconds, max_body)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,21 +46,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not (args.max_sessions >= 1 and args.max_body >= 1 and 0 < args.idle < float("inf")):
             raise ValueError("--max-sessions, --max-body and --idle must be above 0")
         from erl_envs.adapters import openenv
+        from erl_envs.asgi.server import run
 
         options = dict(read_pair(pair) for pair in args.option)
         app = openenv.app(args.env, options, args.max_sessions, args.max_body, args.idle)
-        with listen(args.host, args.port) as listening:
-            host, port = listening.getsockname()[:2]
-            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            print(f"{args.env} answers at http://{where}", flush=True)  # scripts wait for it
-            server = make_server(app, args.max_sessions, args.max_body, args.idle)
-            server.run(sockets=[listening])
+        run(
+            make_server(app, args.max_sessions, args.max_body, args.idle),
+            args.env,
+            args.host,
+            args.port,
+        )
     # OverflowError: a port that no machine has
     except (ValueError, ImportError, OSError, OverflowError) as error:
         return complain(error)
-    except KeyboardInterrupt:
-        pass  # uvicorn has ended by then; where interrupts are ignored it says nothing of them
-    print("stopped")
+    except KeyboardInterrupt:  # while its data was loaded
+        print("stopped")
     return OK
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
+pytest.importorskip("starlette", reason="starlette is not installed: extra serve")
 
 import torch
 from hypothesis import given, settings
@@ -21,7 +23,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from erl_envs import retrieval
 from erl_envs.retrieval import __main__ as command
+from erl_envs.retrieval import dense, server
 from erl_envs.retrieval.base import Corpus, Passage, RetrievalError
 from erl_envs.retrieval.dense import Dense, nearest
 
@@ -195,11 +199,46 @@ def test_a_server_puts_prefixes_before_too(
 ) -> None:
     monkeypatch.setenv("ERL_ENVS_CACHE", str(tmp_path))
     served: list[Any] = []
-    monkeypatch.setattr(command, "serve", lambda retriever, host, port: served.append(retriever))
+    monkeypatch.setattr(server, "serve", lambda retriever, host, port: served.append(retriever))
     (tmp_path / "corpus.jsonl").write_text('{"title": "A", "text": "b"}\n')
     argv = ["serve", f"passages:{tmp_path}/corpus.jsonl", "--retriever", "dense"]
     assert command.main([*argv, "--model", encoder, "--prefixes", "query: ", "passage: "]) == 0
     assert (served[0].query_prefix, served[0].passage_prefix) == ("query: ", "passage: ")
+
+
+def test_a_task_s_own_context_is_embedded_by_the_same_encoder_and_kept_nowhere(
+    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedded: list[str]
+) -> None:
+    monkeypatch.setenv("ERL_ENVS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(retrieval, "_places", OrderedDict())
+    loaded: list[str] = []
+    load = dense._load
+
+    def loading(name: str) -> Any:
+        loaded.append(name)
+        return load(name)
+
+    monkeypatch.setattr(dense, "_load", loading)
+    for number in range(3):
+        own = Corpus((Passage("Oslo", f"number {number}"), *CORPUS.passages))
+        made = retrieval.load("dense", own, model=encoder, keep=False)
+        assert made.search("Oslo", 99) == Dense(own, encoder, tmp_path).search("Oslo", 99)
+        assert made.search("Oslo", 99) != []
+    assert loaded.count(encoder) == 1 + 3  # the others are those to compare with
+    assert len(retrieval._places) == 1 and not (tmp_path / "cache").exists()
+
+
+def test_a_context_that_cannot_be_embedded_is_the_encoder_s_failure(
+    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Dense(Corpus(()), encoder, tmp_path)
+
+    def fails(**_: object) -> None:
+        raise RuntimeError("out of\nmemory")
+
+    monkeypatch.setattr(made, "model", fails)
+    with pytest.raises(RetrievalError, match="the encoder failed: RuntimeError: out of memory"):
+        made.over(CORPUS)
 
 
 def test_prefixes_are_put_before(encoder: str, tmp_path: Path, embedded: list[str]) -> None:

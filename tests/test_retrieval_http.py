@@ -5,18 +5,25 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+
+pytest.importorskip("starlette", reason="starlette is not installed: extra serve")
+
+import uvicorn
+from answering import answering, connected, read_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from erl_envs.retrieval.__main__ import main
 from erl_envs.retrieval.base import Passage, RetrievalError, Retriever
 from erl_envs.retrieval.http import MAX_ANSWER, Http, passage_of
 from erl_envs.retrieval.server import make_server, serve
@@ -46,7 +53,7 @@ class Fixed(Retriever):
 
 @contextmanager
 def running(server: ThreadingHTTPServer) -> Iterator[str]:
-    """The URL of a server's root."""
+    """The URL of a stub's root."""
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
@@ -138,7 +145,8 @@ def ask(stub: Stub, *answers: Answer, top_k: int = 3, **options: Any) -> list[Pa
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """The real server, with small limits."""
-    with running(make_server(Fixed(), max_body=1 << 20, max_queries=3, max_top_k=10)) as root:
+    made = make_server(Fixed(), max_body=1 << 20, max_queries=3, max_query=50, max_top_k=10)
+    with answering(made) as root:
         yield root
 
 
@@ -444,6 +452,7 @@ BAD = [
     b'{"queries": [], "topk": 3}',
     b'{"queries": [1], "topk": 3}',
     b'{"queries": ["a", "b", "c", "d"], "topk": 3}',
+    b'{"queries": ["a", "%s"], "topk": 3}' % (51 * b"x"),
     *(
         b'{"queries": ["a"], "topk": %s}' % top_k
         for top_k in (b"0", b"-1", b"11", b"1" * 400, b"true", b'"3"', b"1.0", b"null", b"NaN")
@@ -525,20 +534,77 @@ def test_clients_that_leave_or_speak_nonsense(url: str, raw: bytes) -> None:
     assert alive(url)
 
 
-def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = make_server(Fixed())
-    monkeypatch.setattr(server.RequestHandlerClass, "timeout", 0.1)
-    with running(server), socket.create_connection(server.server_address[:2], 10) as idle:  # type: ignore[arg-type]
-        assert idle.recv(1) == b""
+def test_many_half_sent_heads_leave_room_and_hold_no_threads() -> None:
+    with answering(make_server(Fixed(), connections=8)) as url, ExitStack() as stack:
+        before = threading.active_count()
+        for _ in range(60):
+            half = stack.enter_context(connected(url))
+            half.sendall(b"POST /retrieve HTTP/1.1\r\nHost: a\r\n")
+        assert threading.active_count() == before
+        assert alive(url)
+        assert send(url, b'{"queries": ["a"], "topk": 1}')[0] == 200
+
+
+def test_two_lengths_of_one_body_are_refused(url: str) -> None:
+    body = b'{"queries": ["a"], "topk": 1}'
+    head = b"POST /retrieve HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nContent-Length: 3\r\n\r\n"
+    with connected(url) as plain:
+        plain.sendall(head % len(body) + body)
+        told = read_all(plain)
+    assert told.startswith(b"HTTP/1.1 400 ")
+    assert set(json.loads(told.partition(b"\r\n\r\n")[2])) == {"error"}
+
+
+def test_long_queries_are_refused_before_any_is_searched() -> None:
+    class Counting(Fixed):
+        asked = 0
+
+        def search(self, query: str, top_k: int) -> list[Passage]:
+            self.asked += 1
+            return super().search(query, top_k)
+
+    counting = Counting()
+    body = json.dumps({"queries": ["word " * 3_000] * 64, "topk": 1}).encode()
+    assert len(body) < 1 << 20
+    with answering(make_server(counting)) as url:
+        status, answer = send(url, body)
+        assert (status, answer) == (400, {"error": "a query has at most 1000 characters"})
+        assert counting.asked == 0
+        longest = json.dumps({"queries": ["x" * 1_000] * 64, "topk": 1}).encode()
+        assert send(url, longest)[0] == 200 and counting.asked == 64
+
+
+def test_an_answer_that_no_client_reads_is_not_sent() -> None:
+    class Wordy(Fixed):
+        def search(self, query: str, top_k: int) -> list[Passage]:
+            return [Passage("", "x" * MAX_ANSWER)]
+
+    with answering(make_server(Wordy())) as url:
+        status, answer = send(url, b'{"queries": ["a"], "topk": 1}')
+    assert status == 400 and answer["error"].startswith("the answer has more than 8 MiB")
 
 
 def test_serve_answers_until_interrupted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(_: ThreadingHTTPServer) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", interrupted)
+    monkeypatch.setattr(uvicorn.Server, "run", interrupted)
     serve(Fixed(), port=0)
     first, last = capsys.readouterr().out.splitlines()
     assert first.startswith("fixed answers at http://127.0.0.1:") and last == "stopped"
+
+
+def test_what_a_server_needs_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("erl_envs.asgi")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "erl_envs.retrieval.server")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["serve", "file:/nowhere.json"]) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        "error: retrieval servers need the package 'uvicorn': pip install 'erl-envs[serve]'\n"
+    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
+import threading
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +24,7 @@ from erl_envs.options import build
 require("openenv", "0.10")
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from openenv.core.client_types import StepResult
 from openenv.core.env_client import EnvClient
@@ -31,8 +32,13 @@ from openenv.core.env_server import create_fastapi_app
 from openenv.core.env_server.interfaces import Environment
 from openenv.core.env_server.types import ConcurrencyConfig, EnvironmentMetadata
 
-from erl_envs.adapters.limits import Limits
+from erl_envs.adapters.openenv_routes import refuse_mcp
+from erl_envs.adapters.openenv_tasks import at, read, served, spec
 from erl_envs.adapters.openenv_types import TextAction, TextObservation, TextState
+from erl_envs.asgi.limits import Limits
+
+AT_WORK = threading.BoundedSemaphore(16)
+"""Steps at a time, of all sessions: a search may hold a hundred megabytes."""
 
 __all__ = ["TextAction", "TextClient", "TextEnvironment", "TextObservation", "TextState", "app"]
 
@@ -85,13 +91,16 @@ class TextEnvironment(Environment[TextAction, TextObservation, TextState]):
         self._check_open()
         if unknown:
             raise ValueError(
-                f"unknown reset argument {min(unknown)!r}; "
+                f"unknown reset argument {min(unknown)!r:.100}; "
                 "valid: seed, episode_id, task, split, index"
             )
-        if episode_id is not None and not isinstance(episode_id, str):
-            raise ValueError(f"episode_id must be a string, not {episode_id!r}")
+        if not (episode_id is None or (isinstance(episode_id, str) and len(episode_id) < 256)):
+            raise ValueError(
+                f"episode_id must be a string of at most 255 characters, not {episode_id!r:.100}"
+            )
         found = self._task(task, split, index)
-        text, info = self._env.reset(seed=seed, options={"task": found} if found else None)
+        with AT_WORK:
+            text, info = self._env.reset(seed=seed, options={"task": found} if found else None)
         self._state = TextState(
             episode_id=episode_id or str(uuid.uuid4()),
             env=self._env.name,
@@ -105,13 +114,13 @@ class TextEnvironment(Environment[TextAction, TextObservation, TextState]):
         if (split is None) != (index is None):
             raise ValueError("a task of a split needs both split and index")
         if split is None or index is None:
-            return None if task is None else _read(task)
+            return None if task is None else read(task)
         if task is not None:
             raise ValueError("give a task, or split and index, not both")
         if not isinstance(split, str):
-            raise ValueError(f"split must be a string, not {split!r}")
+            raise ValueError(f"split must be a string, not {split!r:.100}")
         try:
-            return _at(self._served(split), index)
+            return at(served(self._env.name, split, self._options), index)
         except IndexError as error:
             raise ValueError(str(error)) from error
 
@@ -130,7 +139,8 @@ class TextEnvironment(Environment[TextAction, TextObservation, TextState]):
             EnvError: The environment failed, or the session was closed for its idleness.
         """
         self._check_open()
-        text, reward, terminated, truncated, info = self._env.step(action.text)
+        with AT_WORK:
+            text, reward, terminated, truncated, info = self._env.step(action.text)
         self._state.step_count += 1
         self._state.done = terminated or truncated
         return TextObservation(
@@ -185,51 +195,17 @@ class TextEnvironment(Environment[TextAction, TextObservation, TextState]):
         Raises:
             IndexError: There is no such task.
         """
-        return _spec(_at(await self._load(split), index), index)
+        return spec(at(await self._load(split), index), index)
 
     async def get_task_range(
         self, split: str, start: int | None = None, stop: int | None = None
     ) -> list[dict[str, Any]]:
         """Index and id of the tasks of a slice."""
         numbered = list(enumerate(await self._load(split)))[start:stop]
-        return [_spec(task, index) for index, task in numbered]
+        return [spec(task, index) for index, task in numbered]
 
     async def _load(self, split: str) -> tuple[Task, ...]:
-        return await asyncio.to_thread(self._served, split)
-
-    def _served(self, split: str) -> tuple[Task, ...]:
-        """A split's tasks; no salted one's: salts have no end, and a set that is made is kept."""
-        env = self._env.name
-        if split not in (found := tasks.splits(env, **self._options)):
-            raise ValueError(
-                f"{env} has no split {split!r:.100}; valid: {', '.join(found)} "
-                "(salted sets are not served)"
-            )
-        return tasks.load(env, split, **self._options)
-
-
-def _read(task: Any) -> Task:
-    try:
-        found = json.loads(task) if isinstance(task, str) else task
-        if not isinstance(found, Mapping):
-            raise ValueError("a task is a JSON object")
-        read = Task.from_json(found)
-    except RecursionError as error:  # a RuntimeError, which would read as: no attempt under way
-        raise ValueError("a task is not nested so deeply") from error
-    corpus = read.params.get("corpus")
-    if isinstance(corpus, str) and "@" in corpus:
-        raise ValueError(f"no corpus {corpus!r:.100}; salted sets are not served")
-    return read
-
-
-def _spec(task: Task, index: int) -> dict[str, Any]:
-    return {"id": task.id, "index": index, "split": task.split}
-
-
-def _at(found: tuple[Task, ...], index: int) -> Task:
-    if type(index) is not int or not 0 <= index < len(found):
-        raise IndexError(f"index must be a whole number from 0 to {len(found) - 1}, not {index!r}")
-    return found[index]
+        return await asyncio.to_thread(served, self._env.name, split, self._options)
 
 
 class TextClient(EnvClient[TextAction, TextObservation, TextState]):
@@ -281,8 +257,18 @@ def app(
     )
     for kind, status in ((ValueError, 422), (RuntimeError, 409), (EnvError, 503)):
         made.add_exception_handler(kind, functools.partial(_told, status))
+    made.add_exception_handler(RequestValidationError, _malformed)
+    refuse_mcp(made)
     made.add_middleware(Limits, max_body=max_body, idle=idle)
     return made
+
+
+async def _malformed(_: Request, error: Exception) -> JSONResponse:
+    """The first of what is wrong with a body: FastAPI would tell each, and repeat it."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return JSONResponse({"detail": f"{where[:60]}: {first['msg']}"}, 422)
 
 
 async def _told(status: int, _: Request, error: Exception) -> JSONResponse:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from erl_envs import retrieval
 from erl_envs.arguments import OK, Parser, complain
+from erl_envs.extras import missing_extra
 from erl_envs.hotpotqa.data import open_source
-from erl_envs.retrieval.base import Corpus, RetrievalError
-from erl_envs.retrieval.server import serve
+from erl_envs.retrieval.base import Corpus, RetrievalError, Retriever
 
 
 def read_corpus(source: str, part: str | None) -> Corpus:
@@ -26,6 +26,14 @@ def read_corpus(source: str, part: str | None) -> Corpus:
     if chosen not in questions.parts():
         raise ValueError(f"{source} has no part {chosen!r}; valid: {', '.join(questions.parts())}")
     return questions.corpus(chosen)
+
+
+def _server() -> Callable[[Retriever, str, int], None]:
+    try:
+        from erl_envs.retrieval.server import serve
+    except ImportError as error:
+        raise missing_extra("retrieval servers", "serve", error) from error
+    return serve
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument("--port", type=int, default=8000)
     args = parser.parse_args(argv)
     try:
+        serve = _server()  # before a corpus is read
         corpus = read_corpus(args.source, args.part)
         if args.retriever == "dense" and not args.model:
             raise ValueError("--retriever dense needs --model, the encoder's folder or hub id")
@@ -58,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # OverflowError: a port that no machine has
     except (ValueError, RetrievalError, OSError, OverflowError) as error:
         return complain(error)
+    except KeyboardInterrupt:  # while the corpus was read
+        print("stopped")
     return OK
 
 

@@ -2,63 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
 from typing import Any
 
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from erl_envs.asgi import server
+from erl_envs.asgi.limits import Limits
 from erl_envs.retrieval.base import Passage, RetrievalError, Retriever
+from erl_envs.retrieval.http import MAX_ANSWER
 
-IDLE_SECONDS = 30.0
-"""How long a connection may say nothing, and a request's body may take."""
+MAX_CONNECTIONS = 256
+"""At a time. A client is waited for 30 seconds, and makes way to a new one before that."""
 
-_METHODS = {"/retrieve": "POST", "/health": "GET"}
 _log = logging.getLogger(__name__)
-
-
-def make_server(
-    retriever: Retriever,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    max_body: int = 1 << 20,
-    max_queries: int = 64,
-    max_top_k: int = 100,
-) -> ThreadingHTTPServer:
-    """A server, listening; `serve_forever()` answers.
-
-    `POST /retrieve` takes `{"queries": [...], "topk": k, "return_scores": true}` and answers
-    `{"result": [[{"document": {...}, "score": x}, ...], ...]}`, a list for each query, in order;
-    without `return_scores`, the documents alone. `GET /health` tells the retriever's name. All
-    else is answered with `{"error": ...}`.
-
-    Args:
-        retriever: What it searches, in a thread for each connection. Not closed by the server.
-        host: Address to listen at; others than loopback let the network in, unauthenticated.
-        port: 0 takes a free one: `server.server_port`.
-        max_body: Bytes that a request may have.
-        max_queries: Most queries in a request.
-        max_top_k: Most passages a query may ask for.
-
-    Raises:
-        OSError: The address cannot be listened at.
-    """
-    return _Server((host, port), retriever, max_body, max_queries, max_top_k)
-
-
-def serve(retriever: Retriever, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Answer until interrupted.
-
-    Raises:
-        OSError: The address cannot be listened at.
-    """
-    with make_server(retriever, host, port) as server:
-        url = f"http://{host}:{server.server_port}/retrieve"
-        print(f"{retriever.name} answers at {url}", flush=True)  # a script may wait for the line
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print("stopped")
 
 
 class _RefusedError(Exception):
@@ -67,26 +32,37 @@ class _RefusedError(Exception):
         self.status = status
 
 
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 128  # a whole batch of clients may connect at once
+class _Api:
+    """The routes, and what they answer."""
 
     def __init__(
-        self,
-        address: tuple[str, int],
-        retriever: Retriever,
-        max_body: int,
-        max_queries: int,
-        max_top_k: int,
+        self, retriever: Retriever, max_queries: int, max_query: int, max_top_k: int
     ) -> None:
-        self.retriever = retriever
-        self.max_body, self.max_queries, self.max_top_k = max_body, max_queries, max_top_k
-        super().__init__(address, _Handler)
+        self.retriever, self.max_queries = retriever, max_queries
+        self.max_query, self.max_top_k = max_query, max_top_k
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are not worth a word."""
-        _log.debug("a request from %s broke", client_address, exc_info=True)
+    def app(self) -> Starlette:
+        made = Starlette(
+            routes=[
+                Route("/retrieve", self.retrieve, methods=["POST"]),
+                Route("/health", self.health),
+            ],
+            exception_handlers={HTTPException: _refused},
+        )
+        made.router.redirect_slashes = False
+        return made
 
-    def answer(self, raw: bytes) -> dict[str, Any]:
+    async def health(self, _: Request) -> Response:
+        return _reply({"status": "ok", "retriever": self.retriever.name})
+
+    async def retrieve(self, request: Request) -> Response:
+        try:
+            answer = await asyncio.to_thread(self.answer, await request.body())
+        except _RefusedError as error:
+            return _reply({"error": str(error)}, error.status)
+        return Response(answer, media_type="application/json")
+
+    def answer(self, raw: bytes) -> bytes:
         queries, top_k, scored = self._request(raw)
         try:
             found = [self.retriever.search(query, top_k) for query in queries]
@@ -95,7 +71,12 @@ class _Server(ThreadingHTTPServer):
         except Exception as error:
             _log.exception("the retriever broke")
             raise _RefusedError(500, f"the retriever broke: {type(error).__name__}") from error
-        return {"result": [_result(passages, scored) for passages in found]}
+        answer = _json({"result": [_result(passages, scored) for passages in found]})
+        if len(answer) > MAX_ANSWER:
+            raise _RefusedError(
+                400, f"the answer has more than {MAX_ANSWER >> 20} MiB; ask for fewer passages"
+            )
+        return answer
 
     def _request(self, raw: bytes) -> tuple[list[str], int, bool]:
         try:
@@ -111,6 +92,8 @@ class _Server(ThreadingHTTPServer):
             or not all(isinstance(query, str) for query in queries)
         ):
             raise _RefusedError(400, f"queries must be a list of 1 to {self.max_queries} strings")
+        if max(map(len, queries)) > self.max_query:
+            raise _RefusedError(400, f"a query has at most {self.max_query} characters")
         # type() and not isinstance(): True is an int
         if type(top_k) is not int or not 1 <= top_k <= self.max_top_k:
             raise _RefusedError(400, f"topk must be an integer from 1 to {self.max_top_k}")
@@ -118,6 +101,66 @@ class _Server(ThreadingHTTPServer):
         if not isinstance(scored, bool):
             raise _RefusedError(400, "return_scores must be true or false")
         return queries, top_k, scored
+
+
+def make_server(
+    retriever: Retriever,
+    max_body: int = 1 << 20,
+    max_queries: int = 64,
+    max_query: int = 1_000,
+    max_top_k: int = 100,
+    connections: int = MAX_CONNECTIONS,
+    seconds: float = server.REQUEST_SECONDS,
+) -> uvicorn.Server:
+    """A server of a retriever; `run(sockets=[erl_envs.asgi.server.listen(host, port)])` answers.
+
+    `POST /retrieve` takes `{"queries": [...], "topk": k, "return_scores": true}` and answers
+    `{"result": [[{"document": {...}, "score": x}, ...], ...]}`, a list for each query, in order;
+    without `return_scores`, the documents alone. `GET /health` tells the retriever's name. All
+    else is answered with `{"error": ...}`.
+
+    Args:
+        retriever: What it searches, in a few threads. Not closed by the server.
+        max_body: Bytes that a request may have.
+        max_queries: Most queries in a request.
+        max_query: Characters that a query may have.
+        max_top_k: Most passages a query may ask for.
+        connections: Most at a time.
+        seconds: For a whole request to come, and for its answer to be read.
+    """
+    app = _Api(retriever, max_queries, max_query, max_top_k).app()
+    limited = Limits(app, max_body, seconds, key="error", chunked=False)
+    return server.make_server(limited, connections, seconds, key="error")
+
+
+def serve(retriever: Retriever, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Answer until interrupted.
+
+    Args:
+        retriever: What is searched.
+        host: Address to listen at; others than loopback let the network in, unauthenticated.
+        port: 0 takes a free one, and says which.
+
+    Raises:
+        OSError: The address cannot be listened at.
+        OverflowError: No machine has such a port.
+    """
+    server.run(make_server(retriever), retriever.name, host, port, "/retrieve")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What Starlette refuses: an unknown path, another method."""
+    assert isinstance(error, HTTPException)
+    reason = error.detail
+    if error.status_code == 404:
+        reason = "no such path; there are /retrieve, /health"
+    elif error.headers is not None and "Allow" in error.headers:
+        reason = f"{request.url.path} takes {error.headers['Allow']}"
+    return _reply({"error": reason}, error.status_code, error.headers)
+
+
+def _reply(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(_json(body), status, headers, media_type="application/json")
 
 
 def _result(passages: list[Passage], scored: bool) -> list[dict[str, Any]]:
@@ -130,72 +173,5 @@ def _result(passages: list[Passage], scored: bool) -> list[dict[str, Any]]:
     return [{"document": d, "score": 1 / rank} for rank, d in enumerate(documents, start=1)]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-    protocol_version = "HTTP/1.1"
-    timeout = IDLE_SECONDS
-    disable_nagle_algorithm = True  # header and body are two writes
-
-    def _handle(self) -> None:
-        path = self.path.partition("?")[0]
-        try:
-            raw = self._body()
-            if path not in _METHODS:
-                raise _RefusedError(404, f"no such path; there are {', '.join(_METHODS)}")
-            if self.command != _METHODS[path]:
-                raise _RefusedError(405, f"{path} takes {_METHODS[path]}")
-            if path == "/health":
-                self._send(200, {"status": "ok", "retriever": self.server.retriever.name})
-            else:
-                self._send(200, self.server.answer(raw))
-        except _RefusedError as error:
-            self._send(error.status, {"error": str(error)})
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _handle
-
-    def _body(self) -> bytes:
-        """The body; one that is too long is read and dropped, as far as is decent.
-
-        A connection that is closed with bytes unread is reset, and the client may never see why.
-        """
-        told = self.headers.get("Content-Length", "0").strip()
-        if "Transfer-Encoding" in self.headers or not (told.isascii() and told.isdigit()):
-            self.close_connection = True
-            raise _RefusedError(400, "the body needs a Content-Length")
-        # no number that int() would refuse
-        length = int(told) if len(told) < 16 else 1 << 53
-        most = self.server.max_body
-        kept, left, deadline = bytearray(), length if length <= 16 * most else 0, time.monotonic()
-        while left:
-            chunk = self.rfile.read1(min(left, 1 << 16))
-            left -= len(chunk)
-            if not chunk or time.monotonic() > deadline + IDLE_SECONDS:
-                self.close_connection = True
-                raise _RefusedError(400, "the body ended early or took too long")
-            if length <= most:
-                kept += chunk
-        if length > most:
-            self.close_connection = True
-            raise _RefusedError(413, f"the body has more than {most} bytes")
-        return bytes(kept)
-
-    def _send(self, status: int, body: dict[str, Any]) -> None:
-        raw = json.dumps(body, ensure_ascii=True).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        if status == 405 and (path := self.path.partition("?")[0]) in _METHODS:
-            self.send_header("Allow", _METHODS[path])
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(raw)
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the base class refuses itself (garbled lines, strange methods), as JSON."""
-        self.close_connection = True
-        self._send(405 if code == 501 else code, {"error": message or "bad request"})
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: a training run makes thousands of requests."""
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=True).encode()  # half a surrogate pair is no UTF-8
