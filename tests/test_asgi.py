@@ -71,10 +71,14 @@ class Served:
 
 @contextmanager
 def serving(
-    connections: int = 64, seconds: float = 60.0, chunked: bool = True, buffer: int | None = None
+    connections: int = 64,
+    seconds: float = 60.0,
+    idle: float = 60.0,
+    chunked: bool = True,
+    buffer: int | None = None,
 ) -> Iterator[Served]:
     app = App()
-    limited = Limits(app, MAX_BODY, seconds, key="why", chunked=chunked)
+    limited = Limits(app, MAX_BODY, idle, key="why", chunked=chunked)
     server = make_server(limited, connections, seconds, key="why")
     with answering(server, buffer) as url:
         try:
@@ -138,6 +142,7 @@ def test_who_has_left_makes_no_room() -> None:
         (HEAD, b"A: b\r\n"),
         (HEAD + b"Content-Length: 4000\r\n\r\n", b"x"),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\n", b""),  # told without a body
         (HEAD + b"Content-Length: 0\r\n\r\n" + HEAD, b"A"),  # the second one, after an answer
     ],
 )
@@ -149,8 +154,9 @@ def test_a_request_has_one_deadline_however_often_a_byte_comes(start: bytes, pie
         assert served.answers()
 
 
-def test_a_slow_body_is_told_why() -> None:
-    with serving(seconds=0.5) as served, connected(served.url) as slow:
+@pytest.mark.parametrize("whose", ["seconds", "idle"])  # the connection's, and the application's
+def test_a_slow_body_is_told_why(whose: str) -> None:
+    with serving(**{whose: 0.5}) as served, connected(served.url) as slow:  # type: ignore[arg-type]
         slow.sendall(HEAD + b"Content-Length: 9\r\n\r\n{")
         told = read_all(slow)
         assert told.startswith(b"HTTP/1.1 408 ")

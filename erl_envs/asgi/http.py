@@ -115,7 +115,9 @@ class PromptHTTP(H11Protocol):
             response = h11.Response(
                 status_code=status, headers=headers, reason=status.phrase.encode()
             )
-            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+            asked = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"]
+            told = h11.Data(data=b"" if asked == "HEAD" else body)
+            for event in (response, told, h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
         self._patience.start(self)
