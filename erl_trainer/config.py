@@ -14,6 +14,8 @@ from erl_trainer.bounds import check_numbers
 
 Algo = Literal["erl", "grpo"]
 Preset = Literal["default", "paper"]
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 FREE = frozenset(
     {"token_budget", "logit_chunk", "concurrency", "checkpoint_every", "loggers"}
@@ -151,7 +153,7 @@ class Config:
     weight_decay: float = 0.01
     grad_clip: float = 1.0
     lora_rank: int = 0
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     gradient_checkpointing: bool = False
     token_budget: int = 2048
     logit_chunk: int = 4_096

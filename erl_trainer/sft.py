@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from erl_envs.arguments import Parser
@@ -22,11 +23,11 @@ from erl_envs.eval.progress import show_progress
 from erl_envs.policies import nano
 from erl_envs.policies.base import Conversation
 from erl_envs.policies.chat import ChatTokens
-from erl_envs.policies.transformers import Transformers
+from erl_envs.policies.transformers import Transformers, load
 from erl_envs.records import read_episodes
 from erl_trainer.batching import pad_id
 from erl_trainer.checkpoint import save_model
-from erl_trainer.config import Config
+from erl_trainer.config import DTYPES, Config
 from erl_trainer.learner import Learner
 from erl_trainer.metrics import Log
 from erl_trainer.processes import is_first, join
@@ -53,7 +54,12 @@ def main(argv: list[str]) -> int:
     envs = sorted({episode.task.env for episode in episodes})
     if args.model == "nano" and len(envs) > 1:
         raise ValueError(f"nano has a model for each of {', '.join(envs)}: give runs of one")
-    policy = Transformers(str(nano.folder(envs[0])) if args.model == "nano" else args.model)
+    config = Config(
+        lr=args.lr, seed=args.seed, lora_rank=args.lora_rank, warmup=args.warmup, dtype=args.dtype
+    )
+    name = str(nano.folder(envs[0])) if args.model == "nano" else args.model
+    model, tokenizer = load(name)
+    policy = Transformers(name, model.to(getattr(torch, config.dtype)), tokenizer)
     samples = [s for episode in episodes for s in corrected(episode, args.threshold, policy.chat)]
     if args.reflections != "none":
         least = args.threshold if args.reflections == "successful" else 0.0
@@ -66,7 +72,6 @@ def main(argv: list[str]) -> int:
     if too_long:
         longest = max(len(s.ids) for s in too_long)
         raise ValueError(f"an attempt has {longest} tokens; {args.model} reads {policy.context}")
-    config = Config(lr=args.lr, seed=args.seed, lora_rank=args.lora_rank, warmup=args.warmup)
     learner = Learner(policy.model, config, pad_id(policy.tokenizer))
     try:
         with _record(args) as record:
@@ -195,5 +200,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--lr", type=float, default=1e-4)
     add("--warmup", type=int, default=0, help="updates")
     add("--lora-rank", type=int, default=0, help="0 trains every weight")
+    add("--dtype", choices=DTYPES, default=Config.dtype, help="of the weights, trained and saved")
     add("--seed", type=int, default=0)
     return parser

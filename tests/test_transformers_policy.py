@@ -18,7 +18,7 @@ from tiny_models import Style, save_tiny, tiny_model, tiny_tokenizer
 from erl_envs import policies
 from erl_envs.core import Episode, Message, Task
 from erl_envs.policies.base import Completion, Conversation, Sampling
-from erl_envs.policies.transformers import Transformers, load
+from erl_envs.policies.transformers import Transformers
 from erl_envs.rollout import EnvPool, Job, Player, rollout
 
 OPTIONS = {"prompt_style": "compact", "max_turns": 3}
@@ -260,19 +260,3 @@ def test_missing_weights_are_refused(copy: Path) -> None:
 def test_a_broken_gguf_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF, but no more than that")
     assert "broken.gguf" in refusal(f"transformers:{tmp_path}/broken.gguf")
-
-
-def test_half_precision_stays_where_the_machine_multiplies_it(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    half = copy_of(saved, tmp_path)
-    tiny_model().to(torch.bfloat16).save_pretrained(half)
-    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(
-            "erl_envs.policies.transformers._cpu_multiplies_bf16", lambda fast=fast: fast
-        )
-        assert load(str(half))[0].dtype == dtype
-
-
-def copy_of(saved: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(saved, tmp_path / "half"))

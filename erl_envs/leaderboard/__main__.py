@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 
 from erl_envs.arguments import FAILED, OK, Parser, complain
@@ -89,7 +89,7 @@ def _submit(args: argparse.Namespace) -> int:
         name=args.name,
         model=args.model,
         revision=args.revision,
-        date=date.today().isoformat(),
+        date=datetime.now(UTC).date().isoformat(),
         url=args.url,
         license=args.license,
         notes=args.notes,

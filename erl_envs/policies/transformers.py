@@ -31,6 +31,7 @@ class Transformers(Local):
         self.spec = f"transformers:{name}"
         if model is None:
             model, tokenizer = load(name)
+            model = model.to(sampling_dtype(model))
         self.model, self.tokenizer = model, tokenizer
         self.revision = revision(model)
         eos = model.generation_config.eos_token_id if model.can_generate() else None
@@ -59,7 +60,7 @@ class Transformers(Local):
 
 
 def load(name: str) -> tuple[Any, Any]:
-    """A model in evaluation mode and its tokenizer.
+    """Load a model in evaluation mode, in the dtype of its checkpoint, and its tokenizer.
 
     Raises:
         ValueError: It cannot be loaded; one line that says why.
@@ -70,11 +71,10 @@ def load(name: str) -> tuple[Any, Any]:
 
     where, kwargs = _source(name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = "auto" if device == "cuda" or _cpu_multiplies_bf16() else torch.float32
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(where, **kwargs)
-            model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **kwargs)
+            model = AutoModelForCausalLM.from_pretrained(where, dtype="auto", **kwargs)
             if quantizer := kwargs and getattr(model, "hf_quantizer", None):
                 # a GGUF file's weights were widened in reading; marked, they could not be saved
                 quantizer.remove_quantization_config(model)
@@ -95,6 +95,17 @@ def check_installed() -> None:
         import transformers  # noqa: F401
     except ImportError as error:
         raise missing_extra("local models", "models", error) from error
+
+
+def sampling_dtype(model: Any) -> Any:
+    """Choose what a model samples in here: its own dtype, float32 where a CPU emulates a half.
+
+    Only sampling may choose by the processor; what is trained, saved or hashed never does.
+    """
+    import torch
+
+    emulated = model.device.type == "cpu" and model.dtype.itemsize == 2
+    return torch.float32 if emulated and not _cpu_multiplies_bf16() else model.dtype
 
 
 def _cpu_multiplies_bf16() -> bool:

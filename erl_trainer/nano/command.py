@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     Raises:
         ValueError: An environment or a folder is not usable.
     """
-    from erl_envs.policies.transformers import Transformers
+    from erl_envs.policies.nano import load_model
     from erl_trainer.nano import gates
 
     args = _parser().parse_args(argv)
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     folders = [args.check / env if args.check else args.out / env / "model" for env in envs]
     found = []
     for env, folder in zip(envs, folders, strict=True):
-        found.append(gates.measure(Transformers(str(folder)), env, args.samples))
+        found.append(gates.measure(load_model(folder), env, args.samples))
         if args.check is None:
             skills = json.dumps(dataclasses.asdict(found[-1]), indent=1) + "\n"
             (folder / "skills.json").write_text(skills, encoding="utf-8")
