@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from erl_envs.arguments import Parser
@@ -43,6 +42,8 @@ def main(argv: list[str]) -> int:
     Raises:
         ValueError: A run, a model or a folder is not usable, or no episode succeeded.
     """
+    import torch
+
     args = _parser().parse_args(argv)
     join()  # whoever was launched with this one is known from here on
     for name in ("epochs", "batch"):
