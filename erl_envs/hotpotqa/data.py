@@ -1,7 +1,8 @@
 """Questions and the corpora they are asked of: fictional worlds, HotpotQA files, the hub.
 
 A source string is `world`, `file:PATH` (HotpotQA's JSON), or `hub[:CONFIG[:PATH]]` with CONFIG
-`distractor` or `fullwiki`, and PATH a local copy in the hub's layout.
+`distractor` or `fullwiki`, and PATH a local copy in the hub's layout. HotpotQA's own data is under
+CC BY-SA 4.0 (Yang et al., 2018); the worlds are this project's.
 """
 
 from __future__ import annotations
