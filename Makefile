@@ -4,7 +4,8 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RUN := HF_HUB_OFFLINE=1 $(BIN)/python
 # a process a core with one thread each: twice as fast as one process of two threads
-TEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(RUN) -m pytest -rs --numprocesses auto --dist worksteal
+TEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false PYTHONWARNDEFAULTENCODING=1 $(RUN) \
+	-m pytest -rs --numprocesses auto --dist worksteal
 
 .PHONY: eval test test-slow test-adapters bench
 

@@ -118,7 +118,7 @@ def describe(name: str, split: str, **options: Any) -> dict[str, Any]:
 
 
 def _print_description(facts: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{facts['env']} {facts['split']}[/]: {facts['tasks']} tasks")
     console.print(f"hash            {facts['hash']}")
     console.print(f"random policy   {_number(facts['random'])} (exact expected reward)")

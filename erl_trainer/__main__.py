@@ -88,7 +88,7 @@ def _train(argv: list[str]) -> int:
     config = configure(preset, algo, **fields)
     from erl_trainer.launch import start
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     with show_progress("steps") as progress:
         names = {"algo": algo, "preset": preset}
         return start(config, names, args.out, args.resume, console.print, progress)

@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
     except NotFinite as failure:
         raise ValueError(f"{failure}: lower --lr; nothing is kept") from failure
     if is_first():
-        Console(stderr=True, highlight=False).print(
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"{len(samples)} samples learnt; the model is in {args.out / 'model'}"
         )
     return 0

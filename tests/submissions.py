@@ -57,7 +57,9 @@ def write(folder: Path, about: dict[str, Any], lines: Sequence[Any]) -> None:
     digest = LinesDigest()
     for line in lines:
         digest.add(line)
-    (folder / ABOUT).write_text(json.dumps({**about, "files": {EPISODES: digest.text()}}))
+    (folder / ABOUT).write_text(
+        json.dumps({**about, "files": {EPISODES: digest.text()}}), encoding="utf-8"
+    )
     write_lines(folder / EPISODES, lines)
 
 

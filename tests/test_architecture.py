@@ -95,7 +95,7 @@ def layer(module: str) -> int:
 
 
 def imports(path: Path, top_only: bool = False) -> Iterator[str]:
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body if top_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -146,7 +146,7 @@ def test_files_are_small() -> None:
     long = {
         name: count
         for name, path in modules().items()
-        if (count := len(path.read_text().splitlines())) > 300
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > 300
     }
     # the contract is one class; cutting it in two would scatter what belongs together
     assert set(long) <= {"erl_envs.core", "erl_envs.records"}, long

@@ -232,7 +232,7 @@ def test_a_bad_task_is_named(task: Any, message: str) -> None:
 
 
 def write(path: Path, value: Any) -> str:
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
     return f"file:{path}"
 
 
@@ -302,7 +302,7 @@ def hub_copy(root: Path) -> str:
         )
         for config in ("distractor", "fullwiki")
     )
-    (root / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    (root / "README.md").write_text(f"---\nconfigs:\n{configs}---\n", encoding="utf-8")
     return str(root)
 
 

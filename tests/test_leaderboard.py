@@ -80,8 +80,8 @@ def test_a_run_becomes_a_submission_for_each_environment(
 
 def test_nothing_of_the_machine_goes_with_it(run: Path, tmp_path: Path) -> None:
     folder, _ = submit(run, "frozenlake", ALONE, tmp_path)
-    about, (submission, lines) = (folder / ABOUT).read_text(), read(folder)
-    ran = json.loads((run / "run.json").read_text())
+    about, (submission, lines) = (folder / ABOUT).read_text(encoding="utf-8"), read(folder)
+    ran = json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert "hardware" not in about and str(run) not in about and ran["started"] not in about
     spent = [turn["usage"]["seconds"] for line in lines for turn in line["attempts"][0]["turns"]]
     assert set(spent) == {0.0}
@@ -116,18 +116,22 @@ def test_a_run_that_belongs_to_no_track_is_not_packed(
 
 
 def test_an_unfinished_run_is_not_packed(run: Path, tmp_path: Path) -> None:
-    ran = json.loads((run / "run.json").read_text())
-    (tmp_path / "run.json").write_text(json.dumps({**ran, "finished": None}))
+    ran = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    (tmp_path / "run.json").write_text(json.dumps({**ran, "finished": None}), encoding="utf-8")
     with pytest.raises(ValueError, match="is not finished"):
         submit(tmp_path, "frozenlake", ALONE, tmp_path / "out")
 
 
 def test_a_key_in_a_transcript_is_not_published(run: Path, tmp_path: Path) -> None:
-    lines = (run / "episodes.jsonl").read_text().splitlines()
+    lines = (run / "episodes.jsonl").read_text(encoding="utf-8").splitlines()
     episode = json.loads(lines[0])
     episode["attempts"][0]["messages"][2]["content"] = "my key is sk-" + "a1" * 20
-    (tmp_path / "episodes.jsonl").write_text("\n".join([json.dumps(episode), *lines[1:]]))
-    (tmp_path / "run.json").write_text((run / "run.json").read_text())
+    (tmp_path / "episodes.jsonl").write_text(
+        "\n".join([json.dumps(episode), *lines[1:]]), encoding="utf-8"
+    )
+    (tmp_path / "run.json").write_text(
+        (run / "run.json").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     with pytest.raises(ValueError, match="holds what looks like a key"):
         submit(tmp_path, "frozenlake", ALONE, tmp_path / "out")
 
@@ -136,13 +140,15 @@ def test_a_missing_episode_counts_as_failed(run: Path, tmp_path: Path) -> None:
     """An episode whose server failed is left out of the transcripts, not of the average."""
     whole, _ = submit(run, "frozenlake", ALONE, tmp_path / "whole")
     kept = []
-    for line in (run / "episodes.jsonl").read_text().splitlines():
+    for line in (run / "episodes.jsonl").read_text(encoding="utf-8").splitlines():
         episode = json.loads(line)
         if episode["attempts"][0]["reward"] == 1 and not episode["error"]:
             episode["valid"], episode["error"] = False, "PolicyError: no answer"
         kept.append(json.dumps(episode) + "\n")
-    (tmp_path / "episodes.jsonl").write_text("".join(kept))
-    (tmp_path / "run.json").write_text((run / "run.json").read_text())
+    (tmp_path / "episodes.jsonl").write_text("".join(kept), encoding="utf-8")
+    (tmp_path / "run.json").write_text(
+        (run / "run.json").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     folder, found = submit(tmp_path, "frozenlake", ALONE, tmp_path / "out")
     assert found.missing > 50 and found.metrics["episodes"] == 400
     assert found.metrics["reward"]["mean"] == 0
@@ -168,7 +174,7 @@ def test_salted_tasks_are_for_maintainers(
 
 def claim(home: Path, entry: Path, again: Path) -> None:
     names = [f"{path.parent.name}/{path.name}" for path in (entry, again)]
-    (home / "reproduced.json").write_text(json.dumps({names[0]: names[1]}))
+    (home / "reproduced.json").write_text(json.dumps({names[0]: names[1]}), encoding="utf-8")
 
 
 def test_an_entry_is_reproduced_where_a_maintainer_says_so(tmp_path: Path) -> None:
@@ -226,9 +232,9 @@ def test_nobody_reflects_on_one_attempt(tmp_path: Path) -> None:
 
 def test_who_was_offered_tools_says_so(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", ("hotpotqa", "frozenlake"))
-    about = json.loads((run / "run.json").read_text())
+    about = json.loads((run / "run.json").read_text(encoding="utf-8"))
     about["policy"]["revision"] = "dice, with tools"
-    (run / "run.json").write_text(json.dumps(about))
+    (run / "run.json").write_text(json.dumps(about), encoding="utf-8")
     with pytest.raises(ValueError, match="was offered tools: say so"):
         submit(run, "hotpotqa", ALONE, tmp_path / "submissions")
     _, verified = submit(run, "hotpotqa", replace(ALONE, tools=True), tmp_path / "submissions")
@@ -277,11 +283,11 @@ def test_build_writes_the_pages(tmp_path: Path) -> None:
     folder = make_submission(tmp_path, entry=replace(ENTRY, model="<b>|dice|</b> ![x](y) @z"))
     words = ["build", "--home", str(tmp_path), "--site", str(tmp_path / "site")]
     assert cli.main(words) == 0
-    table = (tmp_path / "README.md").read_text()
+    table = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| 1 | `dice`: `<b>¦dice¦</b> ![x](y) @z` reflected on by" in table
-    assert "<b>" not in (tmp_path / "site" / "index.html").read_text()
+    assert "<b>" not in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     page = tmp_path / "site" / "entries" / folder.parent.name / f"{folder.name}.html"
-    assert 'href="../../index.html"' in page.read_text()
+    assert 'href="../../index.html"' in page.read_text(encoding="utf-8")
     before = {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")}
     assert cli.main(words) == 0
     assert before == {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")}
@@ -316,7 +322,7 @@ def test_tracks_are_told(capsys: pytest.CaptureFixture[str]) -> None:
 def git(folder: Path, *words: str) -> str:
     who = ["-c", "user.name=somebody", "-c", "user.email=nobody@example.org"]
     done = subprocess.run(
-        ["git", "-C", str(folder), *who, *words], capture_output=True, text=True, check=True
+        ["git", "-C", str(folder), *who, *words], capture_output=True, encoding="utf-8", check=True
     )
     return done.stdout.strip()
 
@@ -325,18 +331,18 @@ def spoil_nothing(home: Path) -> None: ...
 
 
 def add_code(home: Path) -> None:
-    (home / "setup.py").write_text("print('run!')")
+    (home / "setup.py").write_text("print('run!')", encoding="utf-8")
 
 
 def change_the_page(home: Path) -> None:
-    (home / "README.md").write_text("I am first.")
+    (home / "README.md").write_text("I am first.", encoding="utf-8")
 
 
 def lie_about_the_score(home: Path) -> None:
     (about,) = home.rglob(ABOUT)
-    found = json.loads(about.read_text())
+    found = json.loads(about.read_text(encoding="utf-8"))
     found["metrics"]["reward"]["mean"] = 1.0
-    about.write_text(json.dumps(found))
+    about.write_text(json.dumps(found), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -354,8 +360,8 @@ def test_a_pull_request_is_replayed(
     proposed = tmp_path / "proposed"
     proposed.mkdir()
     git(proposed, "init", "-q")
-    (proposed / "README.md").write_text("Ours.")
-    (proposed / "sitecustomize.py").write_text("print('run!')")
+    (proposed / "README.md").write_text("Ours.", encoding="utf-8")
+    (proposed / "sitecustomize.py").write_text("print('run!')", encoding="utf-8")
     git(proposed, "add", ".")
     git(proposed, "commit", "-qm", "base")
     base = git(proposed, "rev-parse", "HEAD")
@@ -369,7 +375,7 @@ def test_a_pull_request_is_replayed(
     done = subprocess.run(
         ["bash", str(script), str(proposed), base],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env={**os.environ, "PATH": path},
         check=False,
     )

@@ -505,7 +505,7 @@ def test_processes_learn_everything_once_and_equal_shares(lengths: list[int], co
 
 @pytest.mark.parametrize("module", [batching, forward, learner, objective, optimizer])
 def test_what_learns_does_not_look_where_samples_come_from(module: Any) -> None:
-    assert "stage" not in Path(module.__file__).read_text().lower()
+    assert "stage" not in Path(module.__file__).read_text(encoding="utf-8").lower()
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_a_server_puts_prefixes_before_too(
     monkeypatch.setenv("ERL_ENVS_CACHE", str(tmp_path))
     served: list[Any] = []
     monkeypatch.setattr(command, "serve", lambda retriever, host, port: served.append(retriever))
-    (tmp_path / "corpus.jsonl").write_text('{"title": "A", "text": "b"}\n')
+    (tmp_path / "corpus.jsonl").write_text('{"title": "A", "text": "b"}\n', encoding="utf-8")
     argv = ["serve", f"passages:{tmp_path}/corpus.jsonl", "--retriever", "dense"]
     assert command.main([*argv, "--model", encoder, "--prefixes", "query: ", "passage: "]) == 0
     assert (served[0].query_prefix, served[0].passage_prefix) == ("query: ", "passage: ")

@@ -352,7 +352,7 @@ def vllm_server(folder: Path) -> Iterator[str]:
     # is a process of its own
     watched = ["sh", "-c", '("$@"; kill -9 0) & cat; kill -9 0', "sh", *command]
     log = folder / "server.log"
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         server = subprocess.Popen(
             watched,
             env=environment,
@@ -365,10 +365,10 @@ def vllm_server(folder: Path) -> Iterator[str]:
         for _ in range(1200):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
-            assert server.poll() is None, log.read_text()[-2000:]
+            assert server.poll() is None, log.read_text(encoding="utf-8")[-2000:]
             time.sleep(0.5)
         else:
-            pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
+            pytest.fail(f"the server did not start: {log.read_text(encoding='utf-8')[-2000:]}")
         yield f"http://127.0.0.1:{port}"
     finally:
         server.communicate()  # closes the pipe
@@ -484,7 +484,9 @@ def test_a_run_gives_the_server_its_weights_after_every_step(
     words += f" --loggers [] --backend vllm-server --server-url {stand_in.url}"
     folders = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "run")]
     assert main([*words.split(), *folders]) == 0
-    told = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    told = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open(encoding="utf-8")
+    ]
     assert [line["updates"] for line in told] == [1, 2]
     assert all(line["sync_gap"] < 1e-5 for line in told)
     trained = Transformers(str(tmp_path / "run" / "model")).model.state_dict()

@@ -242,13 +242,15 @@ def test_a_model_without_chat_template_is_refused(copy: Path) -> None:
 )
 def test_a_broken_file_is_refused(copy: Path, name: str, content: str) -> None:
     assert (copy / name).is_file()
-    (copy / name).write_text(content)
+    (copy / name).write_text(content, encoding="utf-8")
     assert f"{copy}" in refusal(f"transformers:{copy}")
 
 
 def test_weights_of_another_shape_are_refused(copy: Path) -> None:
-    config = (copy / "config.json").read_text()
-    (copy / "config.json").write_text(config.replace('"hidden_size": 16', '"hidden_size": 32'))
+    config = (copy / "config.json").read_text(encoding="utf-8")
+    (copy / "config.json").write_text(
+        config.replace('"hidden_size": 16', '"hidden_size": 32'), encoding="utf-8"
+    )
     assert "cannot load the model" in refusal(f"transformers:{copy}")
 
 

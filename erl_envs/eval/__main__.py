@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return complain(error)
     folder = RunFolder(args.out or Path("runs") / datetime.now().strftime("%Y-%m-%d_%H%M%S"))
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     try:
         with show_progress("episodes", bar=args.policy != "human") as progress:
             run = evaluate(config, executor, folder, args.resume, progress)

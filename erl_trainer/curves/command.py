@@ -88,7 +88,7 @@ def draw(results: Results, out: Path) -> None:
             print(f"no {name}: no run has what it shows")
         else:
             plots.save(figure, out / name)
-    (out / "tables.md").write_text(tables(results))
+    (out / "tables.md").write_text(tables(results), encoding="utf-8")
     finished = sum(record.ended is not None for record in results.records)
     print(f"{finished} finished runs drawn in {out}; tables.md has the numbers")
 

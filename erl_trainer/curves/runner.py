@@ -108,7 +108,9 @@ def run_all(
 
 def last_line(path: Path) -> str:
     """The last line of a log that is not empty."""
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+    lines = [
+        line.strip() for line in path.read_text(errors="replace", encoding="utf-8").splitlines()
+    ]
     return next((line for line in reversed(lines) if line), "")
 
 

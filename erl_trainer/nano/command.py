@@ -52,7 +52,7 @@ def _build(args: argparse.Namespace, envs: list[str]) -> None:
 
     for env in envs:
         pretrain.check_folder(_recipe(args, env), args.out / env)
-    Console(stderr=True, highlight=False).print(
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
         f"pre-training {', '.join(envs)}, a core each; the same command goes on where it stopped"
     )
     processes.spawn(_one, args=(args, envs), nprocs=len(envs))

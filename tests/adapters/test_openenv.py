@@ -435,7 +435,7 @@ def test_openenv_finds_the_server_in_order(url: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "openenv.cli", "validate", "--url", url, "--json"],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=120,
         check=False,
     )
@@ -449,7 +449,7 @@ def test_the_command_serves_until_interrupted(host: str) -> None:
     except OSError as error:
         pytest.skip(f"this machine has no {host}: {error}")
     command = [sys.executable, "-m", "erl_envs.serve", "frozenlake", "--host", host, "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stdout is not None
         try:
             told = process.stdout.readline().split()

@@ -91,8 +91,8 @@ def same_run(one: Path, two: Path) -> None:
     """The same episodes, each once, and the same run.json, but for times."""
     runs, episodes = [], []
     for out in (one, two):
-        runs.append(timeless(json.loads((out / "run.json").read_text())))
-        lines = (out / "episodes.jsonl").read_text().splitlines()
+        runs.append(timeless(json.loads((out / "run.json").read_text(encoding="utf-8"))))
+        lines = (out / "episodes.jsonl").read_text(encoding="utf-8").splitlines()
         episodes.append(sorted(json.dumps(timeless(json.loads(line))) for line in lines))
         keys = [episode.key for episode in read_episodes(out / "episodes.jsonl")]
         assert len(set(keys)) == len(keys) == runs[-1]["counts"]["episodes"]
