@@ -137,7 +137,7 @@ class Tokens:
     Attributes:
         ids: Every token id in order, prompts and completions.
         sampled: For each id, whether the policy sampled it (else it was told).
-        logprobs: For each id, its log-probability when sampled (nats, at temperature 1), else 0.
+        logprobs: For each id, its log-probability when sampled (nats, at its temperature), else 0.
     """
 
     ids: Sequence[int]

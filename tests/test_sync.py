@@ -198,7 +198,7 @@ def sharded() -> None:
         ids_T = torch.tensor(ids)
         at_N = torch.arange(len(ids) - 1)
         with torch.no_grad():
-            logp_N, _ = scorer(ids_T[None], at_N, logprobs, ids_T[1:])
+            (logp_N,) = scorer(ids_T[None], at_N, logprobs, ids_T[1:])
         scorer.reshard()
         return list(logp_N.tolist())
 
@@ -345,6 +345,7 @@ def vllm_server(folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(folder / "model"), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--dtype", "float32", "--enforce-eager", "--hf-overrides", json.dumps(UNTIED)]
+    command += ["--logprobs-mode", "processed_logprobs"]
     command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "2048"]
     environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # else on one core, which may be busy
@@ -389,7 +390,13 @@ class StandIn(ThreadingHTTPServer):
     def __init__(self, model: Any) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.model, self.reloads, self.asked = copy.deepcopy(model), True, list[Any]()
-        self.config = {"model_config": {"dtype": "torch.float32", "hf_overrides": UNTIED}}
+        self.config = {
+            "model_config": {
+                "dtype": "torch.float32",
+                "hf_overrides": UNTIED,
+                "logprobs_mode": "processed_logprobs",
+            }
+        }
         self.config["device_config"] = {"device": "cpu"}
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.context, self.lock = 1024, threading.Lock()
@@ -530,6 +537,12 @@ def test_a_server_of_another_model_is_found_out_at_once(stand_in: StandIn, tmp_p
 def test_a_server_that_cannot_renew_tied_weights(stand_in: StandIn, tmp_path: Path) -> None:
     stand_in.config["model_config"]["hf_overrides"] = {}
     with pytest.raises(ValueError, match=r"--hf-overrides '\{.*tie_word_embeddings"):
+        load_sampler(server_config(stand_in), small_model(), TOKENIZER, tmp_path)
+
+
+def test_a_server_that_tells_other_log_probabilities(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.config["model_config"]["logprobs_mode"] = "raw_logprobs"
+    with pytest.raises(ValueError, match="start it with --logprobs-mode processed_logprobs"):
         load_sampler(server_config(stand_in), small_model(), TOKENIZER, tmp_path)
 
 

@@ -495,14 +495,14 @@ def test_a_step_that_fails_first_goes_on_after_the_evaluation_before_it(
 def test_a_sample_that_the_model_cannot_read_loses_no_step(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check = Learner._check
+    update, steps = Learner.update, iter(range(9))
 
-    def refuse(self: Learner, sample: Any) -> None:
-        if self.updates == 3:
+    def refuse(self: Learner, samples: Sequence[Any]) -> Any:
+        if next(steps) == 3:
             self._context = 1
-        check(self, sample)
+        return update(self, samples)
 
-    monkeypatch.setattr(Learner, "_check", refuse)
+    monkeypatch.setattr(Learner, "update", refuse)
     assert train(model, tmp_path / "run", "--checkpoint-every", "9") == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert "tokens but the model reads 1: take one that reads" in told

@@ -18,7 +18,7 @@ from tiny_models import Style, save_tiny, tiny_model, tiny_tokenizer
 from erl_envs import policies
 from erl_envs.core import Episode, Message, Task
 from erl_envs.policies.base import Completion, Conversation, Sampling
-from erl_envs.policies.transformers import Transformers
+from erl_envs.policies.transformers import Transformers, load, revision
 from erl_envs.rollout import EnvPool, Job, Player, rollout
 
 OPTIONS = {"prompt_style": "compact", "max_turns": 3}
@@ -262,3 +262,40 @@ def test_missing_weights_are_refused(copy: Path) -> None:
 def test_a_broken_gguf_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF, but no more than that")
     assert "broken.gguf" in refusal(f"transformers:{tmp_path}/broken.gguf")
+
+
+@pytest.fixture
+def adapters(saved: Path, tmp_path: Path) -> Path:
+    """LoRA adapters of the saved model that change what it says."""
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = peft.get_peft_model(load(str(saved))[0], lora)
+    model.peft_config["default"].base_model_name_or_path = str(saved)
+    model.save_pretrained(tmp_path / "adapters")
+    return tmp_path / "adapters"
+
+
+def test_a_folder_of_adapters_is_a_model(saved: Path, adapters: Path) -> None:
+    from peft import PeftModel
+
+    base, _ = load(str(saved))
+    merged, tokenizer = load(str(adapters))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        plain, ours = base(ids).logits, merged(ids).logits
+        theirs = PeftModel.from_pretrained(base, str(adapters))(ids).logits
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(ours, plain, atol=0.1)
+    assert type(merged) is type(base) and len(tokenizer) == merged.config.vocab_size
+    assert revision(merged) != revision(load(str(saved))[0])
+    assert play(Transformers(str(adapters)))[0].valid
+
+
+def test_adapters_without_a_base_are_refused(adapters: Path, saved: Path, tmp_path: Path) -> None:
+    config = adapters / "adapter_config.json"
+    text = config.read_text(encoding="utf-8").replace(str(saved), str(tmp_path / "gone"))
+    config.write_text(text, encoding="utf-8")
+    told = refusal(f"transformers:{adapters}")
+    assert "cannot load the adapters" in told and "no such folder" in told

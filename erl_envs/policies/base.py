@@ -58,7 +58,7 @@ class Completion:
     Attributes:
         text: What it wrote, without the end-of-turn token.
         token_ids: What a local policy sampled, the end-of-turn token with it; else empty.
-        logprobs: Log-probability of each (nats, at temperature 1, before any cut); else empty.
+        logprobs: Log-probability of each (nats, at its temperature); else empty.
         stop_reason: `stop` (it ended its turn), `length` (it was cut off), None if unknown.
         usage: What it cost.
     """

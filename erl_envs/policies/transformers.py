@@ -13,6 +13,9 @@ from erl_envs.policies.base import Conversation, Sampling
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.local import Generated, Local, context_length
 
+ADAPTERS = "adapter_config.json"
+"""What makes a folder one of LoRA adapters."""
+
 
 class Transformers(Local):
     """A model in this process, sampled by `erl_envs.policies.sampler`."""
@@ -21,7 +24,7 @@ class Transformers(Local):
         """Load a model.
 
         Args:
-            name: A folder, a hub id, or a `.gguf` file.
+            name: A folder (of LoRA adapters too), a hub id, or a `.gguf` file.
             model: A loaded model, to take instead (the trainer's own).
             tokenizer: Its tokenizer.
 
@@ -62,6 +65,8 @@ class Transformers(Local):
 def load(name: str) -> tuple[Any, Any]:
     """Load a model in evaluation mode, in the dtype of its checkpoint, and its tokenizer.
 
+    LoRA adapters are merged into the base model that their folder names.
+
     Raises:
         ValueError: It cannot be loaded; one line that says why.
     """
@@ -69,6 +74,8 @@ def load(name: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if (Path(name) / ADAPTERS).is_file():
+        return _merged(Path(name))
     where, kwargs = _source(name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -82,6 +89,31 @@ def load(name: str) -> tuple[Any, Any]:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ValueError(f"cannot load the model {name!r}: {reason}") from error
     return model.to(device).eval(), tokenizer
+
+
+def _merged(folder: Path) -> tuple[Any, Any]:
+    """The base model of LoRA adapters, these merged in; the adapters' tokenizer if they have one.
+
+    Raises:
+        ValueError: peft is missing, or the base or the adapters cannot be loaded.
+    """
+    try:
+        from peft import PeftConfig, PeftModel
+    except ImportError as error:
+        raise missing_extra("LoRA adapters", "train", error) from error
+    from transformers import AutoTokenizer
+
+    try:
+        base = str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
+        model, tokenizer = load(base)
+        if (folder / "tokenizer_config.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    except Exception as error:  # broken adapters make the library raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ValueError(f"cannot load the adapters {str(folder)!r}: {reason}") from error
+    merged.config._commit_hash = None  # the base's; with adapters it is another model
+    return merged.eval(), tokenizer
 
 
 def check_installed() -> None:

@@ -15,6 +15,7 @@ from erl_envs.policies.base import Conversation, PolicyError, Sampling
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.local import Generated, Local
 from erl_envs.policies.openai import check_url
+from erl_envs.policies.vllm import LOGPROBS_MODE
 from erl_trainer.forward import bare
 from erl_trainer.processes import failing_together, is_first
 from erl_trainer.sync.sampler import Sampler, StaleSampler
@@ -24,10 +25,10 @@ from erl_trainer.sync.weights import UNTIED, weights
 class VllmServer(Sampler):
     """A vLLM server, which loads the weights from a folder that it and the trainer can read.
 
-    Start it with `VLLM_SERVER_DEV_MODE=1`, without which it takes no weights, and with `--dtype`
-    of the trainer. On a CPU it also needs `--no-enable-chunked-prefill` with
-    `--max-num-batched-tokens` of at least the context, and for a model with tied embeddings
-    `--hf-overrides '{"tie_word_embeddings": false}'`.
+    Start it with `VLLM_SERVER_DEV_MODE=1`, without which it takes no weights, with `--dtype` of the
+    trainer, and with `--logprobs-mode processed_logprobs`: at the temperature of the sampling. On a
+    CPU it also needs `--no-enable-chunked-prefill` with `--max-num-batched-tokens` of at least the
+    context, and for a model with tied embeddings `--hf-overrides '{"tie_word_embeddings": false}'`.
     """
 
     policy: ServedVllm
@@ -45,7 +46,8 @@ class VllmServer(Sampler):
             concurrency: Most requests at a time.
 
         Raises:
-            ValueError: A bad URL, or a server that could not renew its output layer.
+            ValueError: A bad URL, or a server that could not renew its output layer or tells other
+                log-probabilities than those of the sampling.
             PolicyError: The server does not answer, or is not in development mode.
         """
         policy = ServedVllm(url, tokenizer, concurrency)
@@ -56,6 +58,11 @@ class VllmServer(Sampler):
             raise ValueError(
                 "vLLM on a CPU cannot renew an output layer that is tied to the embeddings; "
                 f"start the server with --hf-overrides '{json.dumps(UNTIED)}'"
+            )
+        if served["logprobs_mode"] != LOGPROBS_MODE:
+            raise ValueError(
+                f"the vLLM server at {policy.url} tells log-probabilities as "
+                f"{served['logprobs_mode']!r}; start it with --logprobs-mode {LOGPROBS_MODE}"
             )
         super().__init__(policy, getattr(torch, served["dtype"].removeprefix("torch.")))
         self._folder = folder.resolve()
