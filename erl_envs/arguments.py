@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import NoReturn
 
 OK, FAILED, USAGE, INVALID, INTERRUPTED = 0, 1, 2, 3, 130
@@ -23,3 +28,29 @@ def complain(error: object) -> int:
     """Tell a person what is wrong, in one line; the exit code of a bad argument."""
     print(f"error: {error}", file=sys.stderr)
     return USAGE
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let a first Ctrl-C raise KeyboardInterrupt, and a second one end the process where it is.
+
+    What a run has written is whole at any time, so that a person who is in a hurry loses no more
+    than one who waits for what the first one tidies up.
+    """
+    if threading.current_thread() is not threading.main_thread():  # none other gets signals
+        yield
+        return
+
+    def end(*_: object) -> NoReturn:
+        os.write(2, b"interrupted twice\n")  # a print may be under way
+        os._exit(INTERRUPTED)
+
+    def interrupt(*_: object) -> NoReturn:
+        signal.signal(signal.SIGINT, end)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

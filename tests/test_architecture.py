@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {
         "erl_envs.arguments",
+        "erl_envs.calls",
         "erl_envs.records",
         "erl_envs.parsing",
         "erl_envs.prompting",

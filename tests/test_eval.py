@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -400,6 +401,75 @@ def test_a_person_can_play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert main(["--policy", "human", "--limit", "1", "--out", str(out)]) == 0
     assert "[turn 1 of 8] > " in screen.getvalue() and "You have 8 turns." in screen.getvalue()
     assert read_episodes(out / "episodes.jsonl")[0].attempts[0].turns[0].action == "Right"
+
+
+def test_what_a_server_does_not_take_is_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bodies: list[Any] = []
+
+    def answer(request: Request) -> Reply:
+        bodies.append(request.body)
+        if "top_k" in request.body:
+            told = {"message": "Unrecognized request argument supplied: top_k"}
+            return Reply({"error": told}, 400)
+        return says("```Up```")
+
+    out = tmp_path / "run"
+    with serving(answer) as url:
+        args = [
+            "--policy",
+            "openai:m",
+            "--base-url",
+            f"{url}/v1",
+            "--limit",
+            "2",
+            "--attempts",
+            "2",
+        ]
+        args += ["--env", "frozenlake", "--out", str(out), "--extra-body", '{"effort": "low"}']
+        assert main(args) == 0
+        told = capsys.readouterr()
+        assert told.err.count("openai:m takes no top_k") == 1
+        # nor does this server say what anything costs
+        assert re.search(r"tokens +│ +│ +unknown", told.out)
+        run = run_json(out)
+        assert run["refused"] == {"policy": ["top_k"]}
+        assert run["policy"]["revision"] == 'm, with {"effort":"low"}'
+        assert run["metrics"]["frozenlake"]["tokens"] == {"prompt": None, "completion": None}
+        assert main([*args, "--resume"]) == 0  # with nothing left to ask
+        assert run_json(out)["refused"] == {"policy": ["top_k"]}
+        args[args.index("--extra-body") + 1] = '{"effort": "high"}'
+        assert main([*args, "--resume"]) == 2
+        assert "with another configuration: policy.revision" in capsys.readouterr().err
+    assert all(body["effort"] == "low" for body in bodies)
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ("{", "is no JSON"),
+        ("[1]", "must be a JSON object"),
+        ('{"temperature": 1}', "cannot say 'temperature'"),
+    ],
+)
+def test_a_bad_extra_body_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: str, told: str
+) -> None:
+    args = ["--policy", "openai:m", "--extra-body", extra, "--out", str(tmp_path / "run")]
+    try:
+        code = main(args)
+    except SystemExit as end:
+        code = end.code  # type: ignore[assignment]
+    assert code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert told in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_extra_body_is_for_servers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--extra-body", '{"a": 1}', "--out", str(tmp_path / "run")]) == 2
+    assert "--extra-body is for openai: policies" in capsys.readouterr().err
 
 
 def test_pass_at_k_by_hand() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from submissions import ALONE, ENTRY, change, make_run, make_submission, read
 
-from erl_envs import tasks
-from erl_envs.core import digest
+from erl_envs import registry, tasks
+from erl_envs.core import Usage, digest
 from erl_envs.leaderboard import __main__ as cli
 from erl_envs.leaderboard.archive import Refused
 from erl_envs.leaderboard.build import (
@@ -25,11 +25,15 @@ from erl_envs.leaderboard.build import (
     markdown,
     read_boards,
 )
+from erl_envs.leaderboard.replay import replay
 from erl_envs.leaderboard.submission import ABOUT, EPISODES
 from erl_envs.leaderboard.submit import submit
 from erl_envs.leaderboard.tracks import FREE, HASHES, TRACKS
 from erl_envs.leaderboard.verify import measure, verify
+from erl_envs.policies import Completion, Conversation, Sampling
+from erl_envs.policies.scripted import Random
 from erl_envs.records import read_episodes
+from erl_envs.rollout import EnvPool, Job, Player, rollout
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +221,34 @@ def test_other_token_counts_are_no_other_episodes(tmp_path: Path) -> None:
         _check_reproduced({"one": verified, "two": again}, "one", "two")
 
 
+class Thinking(Random):
+    """Tells its thoughts apart, and not what they cost."""
+
+    def reply(self, conversation: Conversation) -> Completion:
+        reflects = conversation.key[-1] == "reflection"
+        text = "<prompt>Go.</prompt>" if reflects else super().reply(conversation).text
+        return Completion(text, usage=Usage(None, None, 0.0), reasoning="What if …")
+
+
+def test_thoughts_and_unknown_tokens_are_replayed() -> None:
+    [task, *_] = tasks.load("frozenlake", "small-test")
+    job = Job(task, 0, 7)
+    options = {"frozenlake": {"feedback": "transitions"}}
+    players: Any = {"actor": Player(Thinking(), Sampling())}
+    players["reflector"] = players["actor"]
+    [episode] = rollout([job], EnvPool(options), players, attempts=2)
+    recorded = json.loads(json.dumps(episode.to_json()))
+    thought = [turn["reasoning"] for turn in recorded["attempts"][0]["turns"]]
+    assert set(thought) == {"What if …"} == {recorded["reflection"]["reasoning"]}
+    env = registry.make("frozenlake", **options["frozenlake"])
+    again = replay(env, job, 2, recorded)
+    assert again == episode and again.attempts[0].usage.completion_tokens is None
+    for bad, told in ((3, "is no thought"), ("x" * 200_001, "200,000 at most")):
+        recorded["attempts"][1]["turns"][0]["reasoning"] = bad
+        with pytest.raises(Refused, match=told):
+            replay(env, job, 2, recorded)
+
+
 def test_who_reflected_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="oracle reflected in this run: name it"):
         make_submission(tmp_path, entry=ALONE)
@@ -291,6 +323,17 @@ def test_build_writes_the_pages(tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")}
     assert cli.main(words) == 0
     assert before == {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")}
+
+
+def test_tokens_that_nobody_counted_are_shown_as_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("submissions.policies.load", lambda _: Thinking())
+    home = tmp_path / "home"
+    verified = verify(make_submission(home, samples=4))
+    assert verified.metrics["tokens"] == {"prompt": None, "completion": None}
+    assert cli.main(["build", "--home", str(home), "--site", str(home / "site")]) == 0
+    assert '<td class="n">–</td>' in (home / "site" / "index.html").read_text(encoding="utf-8")
 
 
 def test_one_bad_submission_does_not_hide_the_others(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -14,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from erl_envs import policies, registry
-from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain
+from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain, interruptible
 from erl_envs.eval.progress import show_progress
 from erl_envs.eval.run import (
     REFLECTION_TEMPERATURE,
@@ -62,6 +63,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--top-k", type=int, default=Sampling.top_k, help="0 keeps all")
     add("--max-tokens", type=int, default=Sampling.max_tokens, help="of one message")
     add("--base-url", default=DEFAULT_URL, help="server of openai: policies")
+    add(
+        "--extra-body",
+        type=_json_object,
+        metavar="JSON",
+        help="what else requests to it hold, for options that it alone knows",
+    )
     add("--tools", action="store_true", help="openai: policies get the environment's tools")
     add("--concurrency", type=_positive, default=64, help="most episodes at a time")
     add("--executor", choices=("local", "ray"), default="local", help="ray: a cluster's workers")
@@ -72,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@interruptible()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = build_parser().parse_args(argv)
@@ -172,11 +180,18 @@ def _executor(args: argparse.Namespace, config: Config) -> Executor:
         raise ValueError(f"{who} writes no reflections; give --reflector one of the models")
     if config.attempts == 1 and args.reflector:
         raise ValueError("--reflector needs --attempts 2")
-    actor = partial(policies.load, args.policy, args.base_url, args.concurrency, args.tools)
+    if args.extra_body and not any(spec.startswith("openai:") for spec in (args.policy, who)):
+        raise ValueError("--extra-body is for openai: policies")
+    served = {
+        "base_url": args.base_url,
+        "concurrency": args.concurrency,
+        "extra_body": args.extra_body,
+    }
+    actor = partial(policies.load, args.policy, tools=args.tools, **served)
     reflector = (
         None
         if args.reflector in (None, args.policy)
-        else partial(policies.load, args.reflector, args.base_url, args.concurrency)
+        else partial(policies.load, args.reflector, **served)
     )
     if args.executor == "local":
         if args.workers or args.worker_gpus:
@@ -193,6 +208,16 @@ def _executor(args: argparse.Namespace, config: Config) -> Executor:
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, got {text[:60]}")
+    return value
 
 
 def _positive(text: str) -> int:

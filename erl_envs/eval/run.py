@@ -85,6 +85,9 @@ class Executor(Protocol):
     def play(self, jobs: Sequence[Job]) -> Iterator[Episode]:
         """The episodes of jobs, as they end."""
 
+    def refused(self) -> dict[str, list[str]]:
+        """Role → what of its sampling its server refused so far; only roles that lack something."""
+
     def close(self) -> None:
         """Let go of what was loaded."""
 
@@ -110,6 +113,11 @@ class Here:
             reflector = self.reflector or self.actor
             players["reflector"] = Player(reflector, config.reflection_sampling)
         return rollout(jobs, self._pool, players, config.attempts, config.concurrency)
+
+    def refused(self) -> dict[str, list[str]]:
+        """Role → what of its sampling its server refused so far; only roles that lack something."""
+        policies = {"policy": self.actor, "reflector": self.reflector}
+        return {role: sorted(p.refused) for role, p in policies.items() if p and p.refused}
 
     def close(self) -> None:
         """Close the policies."""
@@ -157,7 +165,7 @@ def evaluate(
         finished = {episode.key for episode in played}
         # what played the episodes that are there; what goes on with it is told beside it
         run["resumed"] = [*before.get("resumed", []), {k: run[k] for k in ("package", "started")}]
-        run |= {name: before[name] for name in ("package", "started") if name in before}
+        run |= {name: before[name] for name in ("package", "started", "refused") if name in before}
     else:
         folder.start(run)
         finished = set()
@@ -171,6 +179,8 @@ def evaluate(
             progress(done, len(jobs))
     finally:
         folder.close()
+    # a resumed run has not asked for what it found
+    run["refused"] = {**run.get("refused", {}), **executor.refused()}
     return _finish(config, run, sets, folder)
 
 
@@ -223,6 +233,7 @@ def _describe(
         "attempts": config.attempts,
         "limit": config.limit,
         "envs": {name: _environment(config, name, sets[name]) for name in sets},
+        "refused": {},
         "hardware": _hardware(),
         "started": _now(),
         "finished": None,

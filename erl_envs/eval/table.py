@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from erl_envs.records import add_known
+
 
 def print_run(run: Mapping[str, Any], console: Console) -> None:
     """Print each environment's numbers, beside what random and the oracle reach."""
@@ -39,13 +41,13 @@ def _summary(env: str, run: Mapping[str, Any], metrics: Mapping[str, Any]) -> Ta
         number(reference["oracle"]),
     )
     table.add_row("success [95 %]", "", interval(metrics["success"]), *after("success_after"), "")
-    tokens = metrics["tokens"]["prompt"] + metrics["tokens"]["completion"]
+    tokens = add_known(metrics["tokens"]["prompt"], metrics["tokens"]["completion"])
     for name, value in (
         *((f"pass@{k}", number(v)) for k, v in metrics["pass_at"].items() if k != "1"),
         ("turns", number(metrics["turns"], 1)),
         ("invalid actions", number(metrics["invalid_action_rate"])),
         ("invalid episodes", f"{metrics['invalid']} of {metrics['episodes']}"),
-        ("tokens", f"{tokens:,}"),
+        ("tokens", "unknown" if tokens is None else f"{tokens:,}"),
         ("policy seconds", number(metrics["seconds"], 1)),
     ):
         table.add_row(name, "", value, *gap)
