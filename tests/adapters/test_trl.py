@@ -425,7 +425,7 @@ def both_logprobs(trainer: Any, output: dict[str, Any]) -> tuple[list[float], li
 def test_unknown_and_ambiguous_prompts_raise_one_line() -> None:
     given = rows("frozenlake", "small-train")[:2]
     with pytest.raises(ValueError, match="no row has the prompt"):
-        adapter.TextRollout(given).open([{"role": "user", "content": "x\ny"}], encoding="utf-8")
+        adapter.TextRollout(given).open([{"role": "user", "content": "x\ny"}])
     with pytest.raises(ValueError, match="two tasks have one prompt"):
         adapter.TextRollout([given[0], {**given[1], "prompt": given[0]["prompt"]}])
     [asked] = rows("hotpotqa", "test")[:1]
@@ -448,7 +448,7 @@ def test_tasks_of_one_board_share_a_prompt_unless_it_may_be_another_game() -> No
     rollout = adapter.TextRollout(given)
     assert len({canonical_json(r["prompt"]) for r in given}) < len(given)
     for r in given:
-        env, task = rollout.open(r["prompt"], encoding="utf-8")
+        env, task = rollout.open(r["prompt"])
         assert env.reset(options={"task": task})[0] == r["prompt"][-1]["content"]
     # symbols that are drawn for each task: the same text, but another cell is the goal
     with pytest.raises(ValueError, match="two tasks have one prompt"):
