@@ -8,11 +8,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-OK, FAILED, USAGE, INVALID, INTERRUPTED = 0, 1, 2, 3, 130
-"""All well; it did not succeed; a bad argument; a part of it is missing; interrupted."""
+from erl_envs.files import WriteError
+from erl_envs.locks import InUse
+from erl_envs.output import protect
+
+OK, FAILED, USAGE, INVALID, UNWRITABLE, IN_USE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+"""All well; it did not succeed; a bad argument; a part of it is missing; the disk refused; another
+process writes the folder; interrupted."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,9 +30,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def complain(error: object) -> int:
-    """Tell a person what is wrong, in one line; the exit code of a bad argument."""
+    """Tell a person what is wrong, in one line; the exit code of that kind of fault."""
     print(f"error: {error}", file=sys.stderr)
-    return USAGE
+    if isinstance(error, WriteError):
+        return UNWRITABLE
+    return IN_USE if isinstance(error, InUse) else USAGE
 
 
 @contextlib.contextmanager
@@ -54,3 +61,17 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def run_command(main: Callable[[], int]) -> NoReturn:
+    """Run a command as the process's own, and end with its exit code.
+
+    What cannot be printed (a closed or full output, a character that it does not know) fails none.
+    """
+    protect()
+    try:
+        code = main()
+    except KeyboardInterrupt:  # where the command itself has nothing to say of it
+        print("interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    raise SystemExit(code)

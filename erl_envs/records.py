@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
@@ -319,29 +319,49 @@ class Episode:
         )
 
 
-def read_episodes(path: Path) -> list[Episode]:
-    """The episodes of an `episodes.jsonl`.
+class EpisodeFile:
+    """The episodes of an `episodes.jsonl`, read anew, one by one, each time they are asked for."""
 
-    Raises:
-        ValueError: The file cannot be read, or a line is no episode; the message names the line.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-    return parse_episodes(text, path)
+    def __init__(self, path: Path, unfinished: bool = False) -> None:
+        """Args: unfinished: whether a last line that a kill cut off is passed over."""
+        self._path, self._unfinished = path, unfinished
 
+    def __iter__(self) -> Iterator[Episode]:
+        """The episodes, in the order of the file.
 
-def parse_episodes(text: str, path: Path) -> list[Episode]:
-    """The episodes of the text of an `episodes.jsonl`.
-
-    Raises:
-        ValueError: A line is no episode; the message names the file and the line.
-    """
-    episodes = []
-    for number, line in enumerate(text.splitlines(), 1):
+        Raises:
+            ValueError: The file cannot be read, a line is no episode, or an episode stands in it
+                twice; the message names the line.
+        """
+        lines: dict[tuple[str, str, int], int] = {}
         try:
-            episodes.append(Episode.from_json(json.loads(line)))
+            with self._path.open(encoding="utf-8", newline="\n") as file:
+                for number, line in enumerate(file, 1):
+                    if self._unfinished and not line.endswith("\n"):
+                        return
+                    episode = self._read(number, line)
+                    if (first := lines.setdefault(episode.key, number)) != number:
+                        raise ValueError(
+                            f"{self._path} line {number} holds the episode of line {first} again: "
+                            "two processes wrote it"
+                        )
+                    yield episode
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot read {self._path}: {error}") from error
+
+    def _read(self, number: int, line: str) -> Episode:
+        try:
+            episode = Episode.from_json(json.loads(line))
+            hash(episode.key)  # what has none is no episode
+            return episode
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path} line {number} is no episode: {error!r}") from error
-    return episodes
+            raise ValueError(f"{self._path} line {number} is no episode: {error!r}") from error
+
+
+def read_episodes(path: Path) -> list[Episode]:
+    """All episodes of an `episodes.jsonl`.
+
+    Raises:
+        ValueError: See `EpisodeFile`.
+    """
+    return list(EpisodeFile(path))

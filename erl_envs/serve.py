@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from erl_envs.arguments import OK, Parser, complain
+from erl_envs.arguments import OK, Parser, complain, run_command
 from erl_envs.options import read_pair
 
 if TYPE_CHECKING:
@@ -84,4 +84,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,9 +15,10 @@ from typing import Any
 from rich.console import Console
 
 from erl_envs import registry
-from erl_envs.arguments import OK, Parser, complain
+from erl_envs.arguments import OK, Parser, complain, run_command
 from erl_envs.core import EnvError, Reference, Task, TextEnv, canonical_json, digest
 from erl_envs.options import build, read_pair
+from erl_envs.output import check_printed
 from erl_envs.retrieval.base import RetrievalError
 
 
@@ -163,10 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             for task in load(args.env, args.split, **_options(args)):
                 print(json.dumps(task.to_json()))
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head`: whoever reads has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, EnvError) as error:
+        check_printed()
+    except (ValueError, EnvError, OSError) as error:
         return complain(error)
     return OK
 
@@ -176,4 +173,4 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

@@ -14,7 +14,7 @@ from typing import Any, get_origin, get_type_hints
 
 from rich.console import Console
 
-from erl_envs.arguments import INTERRUPTED, OK, Parser, complain
+from erl_envs.arguments import INTERRUPTED, OK, Parser, complain, run_command
 from erl_envs.eval.progress import show_progress
 from erl_envs.files import read_json
 from erl_envs.options import read_pair
@@ -161,4 +161,4 @@ def _sft(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -19,6 +19,7 @@ from rich.console import Console
 from erl_envs.arguments import Parser
 from erl_envs.core import Episode, Message, Task
 from erl_envs.eval.progress import show_progress
+from erl_envs.files import WriteError, is_unused, write_whole
 from erl_envs.policies import nano
 from erl_envs.policies.base import Conversation
 from erl_envs.policies.chat import ChatTokens
@@ -29,8 +30,11 @@ from erl_trainer.checkpoint import save_model
 from erl_trainer.config import DTYPES, Config
 from erl_trainer.learner import Learner
 from erl_trainer.metrics import Log
-from erl_trainer.processes import is_first, join
+from erl_trainer.processes import failing_together, holding, is_first, join
 from erl_trainer.types import NotFinite, Sample, Stage
+
+CONFIG, METRICS = "config.json", "metrics.jsonl"
+"""Files of a new model's folder, beside `model/`."""
 
 Record = Callable[[Mapping[str, float], int], None]
 """Called with an update's metrics, and how many updates there will be."""
@@ -41,15 +45,22 @@ def main(argv: list[str]) -> int:
 
     Raises:
         ValueError: A run, a model or a folder is not usable, or no episode succeeded.
+        InUse: Another process writes the folder.
+        WriteError: The folder cannot be written; nothing is kept.
     """
-    import torch
-
     args = _parser().parse_args(argv)
     join()  # whoever was launched with this one is known from here on
     for name in ("epochs", "batch"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(args, name)}")
-    if args.out.exists() and any(args.out.iterdir()):
+    with holding(args.out):
+        return _learn(args)
+
+
+def _learn(args: argparse.Namespace) -> int:
+    import torch
+
+    if not is_unused(args.out, besides=(CONFIG, METRICS)):  # these alone are what a kill leaves
         raise ValueError(f"{args.out} is not empty; give another --out")
     episodes = [e for run in args.runs for e in read_episodes(run / "episodes.jsonl")]
     envs = sorted({episode.task.env for episode in episodes})
@@ -77,7 +88,8 @@ def main(argv: list[str]) -> int:
     try:
         with _record(args) as record:
             fit(learner, samples, args.epochs, args.batch, args.seed, record)
-            save_model(learner.model, policy.tokenizer, args.out / "model")
+            with failing_together(WriteError):
+                save_model(learner.model, policy.tokenizer, args.out / "model")
     except NotFinite as failure:
         raise ValueError(f"{failure}: lower --lr; nothing is kept") from failure
     if is_first():
@@ -89,27 +101,31 @@ def main(argv: list[str]) -> int:
 
 @contextmanager
 def _record(args: argparse.Namespace) -> Iterator[Record]:
-    """The new model's folder, and what writes into it: the first process. A fault removes it."""
-    if not is_first():
-        yield lambda _, updates: None
-        return
-    args.out.mkdir(parents=True, exist_ok=True)
+    """What writes into the new model's folder: the first process. A fault removes the folder."""
+    log: Log | None = None
     try:
-        told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-        told["runs"] = [str(run) for run in args.runs]
-        (args.out / "config.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-        log = Log(args.out / "metrics.jsonl", 0)
-        with show_progress("updates") as progress:
+        with failing_together(WriteError):
+            if is_first():
+                told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+                told["runs"] = [str(run) for run in args.runs]
+                write_whole(args.out / CONFIG, json.dumps(told, indent=1) + "\n")
+                log = Log(args.out / METRICS, 0)
+        with show_progress("updates", bar=is_first()) as progress:
 
             def record(line: Mapping[str, float], updates: int) -> None:
-                log.write(line)
-                progress(int(line["step"]), updates)
+                with failing_together(WriteError):
+                    if log:
+                        log.write(line)
+                        progress(int(line["step"]), updates)
 
             yield record
-        log.close()
     except BaseException:  # there is no going on from a part
-        shutil.rmtree(args.out)
+        if is_first():
+            shutil.rmtree(args.out, ignore_errors=True)
         raise
+    finally:
+        if log:
+            log.close()
 
 
 def corrected(episode: Episode, threshold: float, chat: ChatTokens) -> Iterator[Sample]:

@@ -20,6 +20,8 @@ LAYERS = [
         "erl_envs.web",
         "erl_envs.extras",
         "erl_envs.files",
+        "erl_envs.locks",
+        "erl_envs.output",
         "erl_envs.spaces",
         "erl_envs.packing",
     },

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from erl_envs.files import WriteError
 from erl_envs.retrieval import __main__ as command
 from erl_envs.retrieval.base import Corpus, Passage, RetrievalError
 from erl_envs.retrieval.dense import Dense, nearest
@@ -186,7 +187,7 @@ def test_new_weights_under_an_old_name_are_noticed(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_told_in_one_line(encoder: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="cannot keep the embeddings"):
+    with pytest.raises(WriteError, match="cannot keep the embeddings"):
         Dense(CORPUS, encoder, tmp_path / "file" / "cache")
 
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from disks import small_disk
 from launching import together
 from tiny_models import untrained_nano
 
 import erl_envs
 from erl_envs import registry, tasks
+from erl_envs.arguments import UNWRITABLE
 from erl_envs.core import EnvError, Step
 from erl_envs.eval.__main__ import main as evaluate
 from erl_envs.frozenlake import FrozenLake
@@ -381,7 +383,7 @@ def test_a_full_disk_is_told(
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
-        assert train(model, tmp_path / "run", "--steps", "2") == 2
+        assert train(model, tmp_path / "run", "--steps", "2") == UNWRITABLE
     told = capsys.readouterr().err
     assert "step-000002.pt: [enforce fail at inline_container.cc:672] . unexpected pos\n" in told
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
@@ -579,6 +581,28 @@ def test_what_a_sample_says_ends_no_line(tmp_path: Path) -> None:
     before = path.read_bytes()
     Log(path, 4).close()
     assert path.read_bytes() == before
+
+
+def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    whole = ['{"step": 1, "text": "√"}\n', '{"step": 2, "text": "√"}\n']
+    text = "".join(whole).encode()
+    # within a line, within a character, before the line's end
+    for size in (len(text) - 10, len(text) - 4, len(text) - 1):
+        path.write_bytes(text[:size])
+        log = Log(path, 5)
+        log.write({"step": 3})
+        log.close()
+        assert path.read_text(encoding="utf-8") == whole[0] + '{"step": 3}\n'
+
+
+def test_a_full_disk_on_one_process_stops_all(tmp_path: Path) -> None:
+    words = "train --algo grpo --steps 1 --tasks-per-step 2 --group-size 2 --eval-every 0"
+    command = ["-m", "erl_trainer", *words.split(), "--loggers", "[]", "--out", str(tmp_path)]
+    with small_disk(20_000):
+        for said in together(command, code=UNWRITABLE):
+            assert f"error: cannot write {tmp_path / 'checkpoints' / 'step-000001.pt'}: " in said
+            assert "Traceback" not in said
 
 
 def test_groups_without_variance_are_told_and_the_run_goes_on(

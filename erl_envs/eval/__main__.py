@@ -15,7 +15,15 @@ from typing import Any
 from rich.console import Console
 
 from erl_envs import policies, registry
-from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain, interruptible
+from erl_envs.arguments import (
+    INTERRUPTED,
+    INVALID,
+    OK,
+    Parser,
+    complain,
+    interruptible,
+    run_command,
+)
 from erl_envs.eval.progress import show_progress
 from erl_envs.eval.run import (
     REFLECTION_TEMPERATURE,
@@ -88,14 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.resume and args.out is None:
             raise ValueError("--resume needs --out, the folder of the run to go on with")
         executor = _executor(args, config)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return complain(error)
     folder = RunFolder(args.out or Path("runs") / datetime.now().strftime("%Y-%m-%d_%H%M%S"))
     console = Console(highlight=False, soft_wrap=True)
     try:
         with show_progress("episodes", bar=args.policy != "human") as progress:
             run = evaluate(config, executor, folder, args.resume, progress)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return complain(error)
     except KeyboardInterrupt:
         print(f"interrupted; go on with --resume --out {folder.path}", file=sys.stderr)
@@ -228,4 +236,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

@@ -19,8 +19,8 @@ from erl_envs.core import EnvError, Episode, Task
 from erl_envs.eval.report import render_report
 from erl_envs.eval.runfolder import SCHEMA, RunFolder
 from erl_envs.eval.statistics import summarise
+from erl_envs.locks import hold
 from erl_envs.policies import Policy, Sampling
-from erl_envs.records import read_episodes
 from erl_envs.rollout import EnvPool, Job, Player, Role, rollout
 
 REFLECTION_TEMPERATURE, REFLECTION_TOP_P = 0.5, 0.9  # PAPER: Training
@@ -147,6 +147,8 @@ def evaluate(
 
     Raises:
         ValueError: A bad option, split or folder; the message lists what is valid.
+        InUse: Another process plays into the folder.
+        WriteError: The folder cannot be written; what is there can be gone on with.
     """
     sets = {
         name: tasks.load(name, config.split, **config.of(name))[: config.limit]
@@ -160,28 +162,42 @@ def evaluate(
         for sample in range(config.samples)
         for task in sets[name]
     ]
+    with hold(folder.path):
+        try:
+            _play(jobs, executor, folder, run, resume, progress)
+        finally:
+            folder.close()
+        return _finish(config, run, sets, folder)
+
+
+def _play(
+    jobs: Sequence[Job],
+    executor: Executor,
+    folder: RunFolder,
+    run: dict[str, Any],
+    resume: bool,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Play what the folder does not have; `run` is told who began it."""
+    finished: set[tuple[str, str, int]] = set()
     if resume:
-        before, played = folder.resume(run)
-        finished = {episode.key for episode in played}
+        before, finished = folder.resume(run)
+        if strange := finished - {job.key for job in jobs}:
+            raise ValueError(f"{folder.episodes_path} holds an episode of no task: {min(strange)}")
         # what played the episodes that are there; what goes on with it is told beside it
         run["resumed"] = [*before.get("resumed", []), {k: run[k] for k in ("package", "started")}]
         run |= {name: before[name] for name in ("package", "started", "refused") if name in before}
     else:
         folder.start(run)
-        finished = set()
     waiting = [job for job in jobs if job.key not in finished]
-    done = len(jobs) - len(waiting)
+    done = len(finished)
     progress(done, len(jobs))
-    try:
-        for episode in executor.play(waiting):
-            folder.append(episode)
-            done += 1
-            progress(done, len(jobs))
-    finally:
-        folder.close()
+    for episode in executor.play(waiting):
+        folder.append(episode)
+        done += 1
+        progress(done, len(jobs))
     # a resumed run has not asked for what it found
     run["refused"] = {**run.get("refused", {}), **executor.refused()}
-    return _finish(config, run, sets, folder)
 
 
 def _try_out(config: Config, sets: Mapping[str, Sequence[Task]]) -> None:
@@ -194,24 +210,23 @@ def _try_out(config: Config, sets: Mapping[str, Sequence[Task]]) -> None:
 def _finish(
     config: Config, run: dict[str, Any], sets: Mapping[str, Sequence[Task]], folder: RunFolder
 ) -> dict[str, Any]:
-    """Metrics and report, from the file alone."""
-    episodes = read_episodes(folder.episodes_path)
-    place = {(name, task.id): number for name in sets for number, task in enumerate(sets[name])}
-    order = {name: number for number, name in enumerate(sets)}
-    episodes.sort(key=lambda e: (order[e.task.env], place[e.task.env, e.task.id], e.sample))
+    """Metrics and report, from the file alone, which need not fit into memory."""
     run["metrics"] = {
         name: summarise(
-            [episode for episode in episodes if episode.task.env == name],
+            (episode for episode in folder.episodes if episode.task.env == name),
             [task.id for task in sets[name]],
             tasks.references(registry.make(name, **config.of(name)), sets[name]),
             config.attempts,
         )
         for name in config.envs
     }
-    run["counts"] = {"episodes": len(episodes), "invalid": sum(not e.valid for e in episodes)}
+    run["counts"] = {
+        what: sum(metrics[what] for metrics in run["metrics"].values())
+        for what in ("episodes", "invalid")
+    }
     run["finished"] = _now()
     folder.write_json("run.json", run)
-    folder.write_text("report.html", render_report(run, episodes))
+    folder.write_text("report.html", render_report(run, folder.episodes))
     return run
 
 

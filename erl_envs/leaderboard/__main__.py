@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from erl_envs.arguments import FAILED, OK, Parser, complain
+from erl_envs.arguments import FAILED, OK, Parser, complain, run_command
 from erl_envs.eval.table import interval
+from erl_envs.files import write_whole
 from erl_envs.leaderboard.archive import Refused
 from erl_envs.leaderboard.build import markdown, read_boards, write_site
 from erl_envs.leaderboard.submit import Entry, read_run, submit
 from erl_envs.leaderboard.tracks import TRACKS, find
 from erl_envs.leaderboard.verify import Verified, check_place, verify
+from erl_envs.locks import hold
+from erl_envs.output import check_printed
 
 HOME = Path("leaderboards")
 
@@ -77,10 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tracks(args: argparse.Namespace) -> int:
     if args.track:
         print(json.dumps(find(args.track).specification(), indent=2))
-        return OK
-    for track in TRACKS.values():
-        if args.all or track.default:
-            print(track.id)
+    else:
+        for track in TRACKS.values():
+            if args.all or track.default:
+                print(track.id)
+    check_printed()
     return OK
 
 
@@ -136,9 +140,10 @@ def _build(args: argparse.Namespace) -> int:
     submissions = args.home / "submissions"
     if not submissions.is_dir():
         raise ValueError(f"there is no {submissions}")
-    boards = read_boards(args.home)
-    (args.home / "README.md").write_text(markdown(boards), encoding="utf-8")
-    write_site(boards, args.site, args.curves)
+    with hold(args.home):
+        boards = read_boards(args.home)
+        write_whole(args.home / "README.md", markdown(boards))
+        write_site(boards, args.site, args.curves)
     entries = sum(len(board.entries) for board in boards)
     print(f"{entries} entries on {len(boards)} tracks, all replayed")
     print(f"written: {args.home / 'README.md'}, {args.site / 'index.html'}")
@@ -149,4 +154,4 @@ _COMMANDS = {"tracks": _tracks, "submit": _submit, "verify": _verify, "build": _
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

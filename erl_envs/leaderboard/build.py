@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from markupsafe import Markup
 
 from erl_envs.eval.report import render_report, template
 from erl_envs.eval.table import interval, number
+from erl_envs.files import new_folder, write_whole
 from erl_envs.leaderboard.archive import Refused, read_json
 from erl_envs.leaderboard.tracks import TRACKS, Track, references
 from erl_envs.leaderboard.verify import Verified, check_place, verify
@@ -23,6 +23,9 @@ REPLAYED, REPRODUCED = "replay-verified", "reproduced"
 """Tiers of entries that are shown; one whose numbers are only its own word's is not."""
 
 HERE = Path(__file__).parent
+
+ENTRIES = "entries"
+"""The site's folder of transcripts."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def read_boards(home: Path) -> list[Board]:
     boards = []
     for track in TRACKS.values():
         entries = [
-            Row(v, REPRODUCED if where in claims else REPLAYED, f"entries/{where}.html")
+            Row(v, REPRODUCED if where in claims else REPLAYED, f"{ENTRIES}/{where}.html")
             for where, v in found.items()
             if v.track == track and not v.submission.salt
         ]
@@ -206,26 +209,27 @@ def write_site(boards: Sequence[Board], out: Path, curves: Path) -> None:
         boards: What to show.
         out: Folder to write to.
         curves: Folder of the figures that show training, if there is one.
+
+    Raises:
+        WriteError: The disk refuses; each page that was there is whole still.
     """
     figures = [
         {"name": path.stem, "data": base64.b64encode(path.read_bytes()).decode()}
         for path in (curves / "curves_steps.svg", curves / "reflection.svg")
         if path.is_file()
     ]
-    page = template("site.html", HERE).render(
+    first = template("site.html", HERE).render(
         boards=boards, figures=figures, told=told, replayed=REPLAYED, reproduced=REPRODUCED
     )
-    shutil.rmtree(out / "entries", ignore_errors=True)
-    _write(out / "index.html", page.lstrip())
-    for board in boards:
-        for entry in board.entries:
-            run, home = _as_run(entry.verified), "../../index.html"
-            _write(out / entry.page, render_report(run, entry.verified.episodes, home=home))
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    with new_folder(out / ENTRIES) as entries:
+        for board in boards:
+            for entry in board.entries:
+                run, home = _as_run(entry.verified), "../../index.html"
+                path = entries / Path(entry.page).relative_to(ENTRIES)
+                path.parent.mkdir(exist_ok=True)
+                page = render_report(run, entry.verified.episodes, home=home)
+                path.write_text(page, encoding="utf-8")
+    write_whole(out / "index.html", first.lstrip())
 
 
 def _as_run(verified: Verified) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from erl_envs.calls import Bounds, FinalError, ServerError
+from erl_envs.files import replacing
 from erl_envs.policies.base import Conversation, PolicyError, Sampling
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.local import Generated, Local
@@ -86,10 +87,9 @@ class VllmServer(Sampler):
             if not first:
                 return
             self._folder.mkdir(parents=True, exist_ok=True)
-            part = self._folder / "model.part"
-            save_file(tensors, part)
-            # the server may still have the old file mapped into its memory
-            part.replace(self._folder / "model.safetensors")
+            # replaced: the server may still have the old file mapped into its memory
+            with replacing(self._folder / "model.safetensors") as part:
+                save_file(tensors, part)
             reload = {"method": "reload_weights", "kwargs": {"weights_path": str(self._folder)}}
             self.policy.ask("POST", "/collective_rpc", reload)
             if not self.policy.ask("POST", "/reset_prefix_cache")["success"]:
