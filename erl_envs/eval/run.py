@@ -232,20 +232,21 @@ def _describe(
 
 
 def _environment(config: Config, name: str, chosen: Sequence[Task]) -> dict[str, Any]:
-    """What decides an environment's episodes; a corpus only where there is one to search."""
+    """What decides an environment's episodes; a corpus only where there is one to search.
+
+    And how much of a file of tasks is none, where any is.
+    """
     env = registry.make(name, **config.of(name))
     corpus = env.corpus_hash(chosen)
+    whole = tasks.load_set(name, config.split, **config.of(name))
     return {
         "options": options.to_json(env.options),
         "split": config.split,
-        "split_hash": tasks.split_hash(_tasks(config, name)),
+        "split_hash": tasks.split_hash(whole.tasks),
         "tasks": len(chosen),
+        **({"left_out": len(whole.left_out)} if whole.left_out else {}),
         **({"corpus_hash": corpus} if corpus else {}),
     }
-
-
-def _tasks(config: Config, name: str) -> tuple[Task, ...]:
-    return tasks.load(name, config.split, **config.of(name))
 
 
 def _identity(policy: Named) -> dict[str, str]:
