@@ -22,6 +22,7 @@ for name in OF_THE_MACHINE:  # before any test module reads one
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    os.environ.pop("PYTHONWARNDEFAULTENCODING", None)  # for this process, not for its children
     before = os.environ.get("ERL_ENVS_CACHE")
     os.environ["ERL_ENVS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     yield

@@ -23,6 +23,7 @@ from erl_envs.parsing import boxed, search_tag
 from erl_envs.policies import Completion, Conversation, Policy, PolicyError, Sampling, load
 from erl_envs.retrieval import Passage, RetrievalError, Retriever
 from erl_envs.rollout import EnvPool, Job, Player, rollout
+from erl_envs.task_files import TaskFile
 
 DEV = Path(__file__).parents[2] / "shared/data/hotpotqa/dev_500.json"
 
@@ -222,7 +223,7 @@ def test_hostile_messages(message: str) -> None:
         ({**TASK, "context": [["A"]]}, "field context must be a list of"),
         ({**TASK, "context": [["A", "text"]]}, "field context must be a list of"),
         ({**TASK, "supporting_facts": [["A", "0"]]}, "field supporting_facts must be"),
-        ({**TASK, "sources": []}, "no field 'sources'; valid: answer, context, corpus"),
+        ({**TASK, "sources": []}, "no field 'sources'; valid: aliases, answer, context, corpus"),
         ({"question": "q", "answer": "a", "corpus": "moon"}, "no corpus 'moon'; valid: train"),
     ],
 )
@@ -240,18 +241,18 @@ def write(path: Path, value: Any) -> str:
     ("content", "message"),
     [
         ("[\n{]", "line 2 is no JSON"),
-        ({}, "must hold a list of questions"),
-        ([], "must hold a list of questions"),
-        ([TASK, 3], "question 2 must be an object"),
-        ([TASK, {**TASK, "answer": 3}], "question 2: field answer must be a non-empty string"),
-        ([{"question": "q", "answer": "a"}], "question 1: field context must be a non-empty list"),
-        ([{**TASK, "context": [["A", [3]]]}], "question 1: field context must be a list of"),
+        ({}, "line 1: task field question must be a non-empty string"),
+        ([], "holds no questions"),
+        ([TASK, 3], r"row 2 \(line 1\): a question must be an object"),
+        ([TASK, {**TASK, "answer": 3}], r"row 2 .*field answer must be a non-empty string"),
+        ([{"question": "q", "answer": "a"}], r"row 1 .*the question has no paragraphs"),
+        ([{**TASK, "context": [["A", [3]]]}], r"row 1 .*field context must be a list of"),
     ],
 )
 def test_a_malformed_file_names_line_or_field(tmp_path: Path, content: Any, message: str) -> None:
     source = write(tmp_path / "data.json", content)
     with pytest.raises(ValueError, match=message):
-        tasks.load("hotpotqa", "test", data=source)
+        tasks.load("hotpotqa", "test", data=f"strict-{source}")
 
 
 def test_a_missing_file_and_a_bad_source_are_named() -> None:
@@ -449,7 +450,7 @@ def test_random_value_is_exact(mode: Any, answer: str, paid: float) -> None:
 def real() -> list[Any]:
     if not DEV.exists():
         pytest.skip("the questions are not here (../shared/data)")
-    return list(read_questions(DEV))
+    return list(read_questions(TaskFile(DEV)))
 
 
 def test_the_oracle_answers_real_questions() -> None:

@@ -75,6 +75,13 @@ def test_a_corpus_of_one_passage() -> None:
     assert titles(Bm25(one).search("only", 5)) == ["Only"]
 
 
+@pytest.mark.parametrize("count", [0, 1, KEPT_FROM])
+def test_stop_words_alone_are_searched_in_vain(count: int) -> None:
+    corpus = Corpus(tuple(Passage("The", f"of and {'the ' * n}") for n in range(count)))
+    assert Bm25(corpus).search("the town", 3) == []
+    assert RankBm25(corpus).search("the town", 3) == []
+
+
 def test_both_rank_alike_where_the_formulas_agree() -> None:
     """bm25s's `robertson` is rank-bm25's Okapi for words in less than half of the passages.
 

@@ -39,6 +39,8 @@ from erl_envs.extras import missing_extra
 from erl_envs.options import read_pair
 from erl_envs.policies import Sampling, nano
 from erl_envs.policies.openai import DEFAULT_URL
+from erl_envs.task_files import strictly
+from erl_envs.tasks import STRICT_HELP
 
 ENVS, DEFAULT_POLICY = ("frozenlake", "sokoban", "hotpotqa"), "nano"
 
@@ -52,7 +54,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--env", help=f"of {', '.join(registry.list_envs())}, by commas; by default ours")
-    add("--split", help="task set: test, but small-test for nano (python -m erl_envs.tasks list)")
+    add(
+        "--split",
+        help="one of python -m erl_envs.tasks list (test; nano's small-test) or file:PATH",
+    )
+    add("--strict", action="store_true", help=STRICT_HELP)
     add("--policy", default=DEFAULT_POLICY, help=", ".join(policies.FORMS))
     add("--limit", type=_positive, help="first so many tasks of each environment")
     add("--samples", type=_positive, default=1, help="episodes a task")
@@ -136,9 +142,10 @@ def config_of(args: argparse.Namespace) -> Config:
         raise ValueError(f"--env names no environment; valid: {', '.join(registry.list_envs())}")
     if len(set(envs)) < len(envs):
         raise ValueError(f"--env names an environment twice: {args.env}")
+    split = args.split or (nano.SPLIT if is_nano else "test")
     return Config(
         envs=envs,
-        split=args.split or (nano.SPLIT if is_nano else "test"),
+        split=strictly(split) if args.strict else split,
         options=_options(args.option, envs, nano.OPTIONS if is_nano else {}),
         limit=args.limit,
         samples=args.samples,

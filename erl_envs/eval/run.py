@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 import erl_envs
 from erl_envs import options, registry, tasks
 from erl_envs.core import EnvError, Episode, Task
+from erl_envs.eval.provenance import commit, hardware
 from erl_envs.eval.report import render_report
 from erl_envs.eval.runfolder import SCHEMA, RunFolder
 from erl_envs.eval.statistics import summarise
@@ -238,7 +234,7 @@ def _describe(
     actor, reflector = executor.actor, executor.reflector
     return {
         "schema": SCHEMA,
-        "package": {"version": erl_envs.__version__, "commit": _commit()},
+        "package": {"version": erl_envs.__version__, "commit": commit()},
         "policy": _identity(actor),
         "reflector": _identity(reflector or actor) if two else None,
         "sampling": asdict(config.sampling),
@@ -249,7 +245,7 @@ def _describe(
         "limit": config.limit,
         "envs": {name: _environment(config, name, sets[name]) for name in sets},
         "refused": {},
-        "hardware": _hardware(),
+        "hardware": hardware(),
         "started": _now(),
         "finished": None,
         "counts": None,
@@ -258,20 +254,21 @@ def _describe(
 
 
 def _environment(config: Config, name: str, chosen: Sequence[Task]) -> dict[str, Any]:
-    """What decides an environment's episodes; a corpus only where there is one to search."""
+    """What decides an environment's episodes; a corpus only where there is one to search.
+
+    And how much of a file of tasks is none, where any is.
+    """
     env = registry.make(name, **config.of(name))
     corpus = env.corpus_hash(chosen)
+    whole = tasks.load_set(name, config.split, **config.of(name))
     return {
         "options": options.to_json(env.options),
         "split": config.split,
-        "split_hash": tasks.split_hash(_tasks(config, name)),
+        "split_hash": tasks.split_hash(whole.tasks),
         "tasks": len(chosen),
+        **({"left_out": len(whole.left_out)} if whole.left_out else {}),
         **({"corpus_hash": corpus} if corpus else {}),
     }
-
-
-def _tasks(config: Config, name: str) -> tuple[Task, ...]:
-    return tasks.load(name, config.split, **config.of(name))
 
 
 def _identity(policy: Named) -> dict[str, str]:
@@ -280,32 +277,3 @@ def _identity(policy: Named) -> dict[str, str]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _hardware() -> dict[str, Any]:
-    torch = sys.modules.get("torch")  # asked only where a policy has loaded it
-    gpu = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
-    return {
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "gpu": gpu,
-    }
-
-
-def _commit() -> str | None:
-    """The checkout's commit, None for an installed package."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        head = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"],
-            capture_output=True,
-            encoding="utf-8",
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):  # no git, or no commit yet
-        return None
-    return head.stdout.strip()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from erl_envs.records import add_known
@@ -20,7 +21,7 @@ def print_run(run: Mapping[str, Any], console: Console) -> None:
 
 
 def _summary(env: str, run: Mapping[str, Any], metrics: Mapping[str, Any]) -> Table:
-    split = run["envs"][env]["split"]
+    split = escape(run["envs"][env]["split"])
     table = Table(title=f"{env}, {split}: {metrics['tasks']} tasks × {run['samples']}")
     two = metrics["reward_after"] is not None
     policy = re.split("[:/]", run["policy"]["spec"])[-1]

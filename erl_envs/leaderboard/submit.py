@@ -21,6 +21,7 @@ from erl_envs.leaderboard.verify import Verified, measure, verify
 from erl_envs.locks import hold
 from erl_envs.policies.openai import WITH_TOOLS
 from erl_envs.records import read_episodes
+from erl_envs.task_files import TaskFile
 
 _SECRET = re.compile(
     r"\b(?:sk-[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}"
@@ -142,6 +143,8 @@ def track_of(run: Mapping[str, Any], env: str) -> tuple[Track, dict[str, Any], s
     if env not in run["envs"]:
         raise ValueError(f"the run has no {env!r}, but {', '.join(run['envs'])}")
     played = run["envs"][env]
+    if TaskFile.of(played["split"]):
+        raise ValueError(f"the run played tasks of a file, {played['split']}; no track has those")
     split, _, salt = played["split"].partition("@")
     options = played["options"]
     told = options["feedback"] if run["attempts"] == 2 else "outcome"
