@@ -1,4 +1,4 @@
-"""What every test shares: indices go to a folder of the test run, not to the user's cache."""
+"""What every test shares: a cache of the test run's own, and no proxy before loopback."""
 
 from __future__ import annotations
 
@@ -17,3 +17,10 @@ def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         del os.environ["ERL_ENVS_CACHE"]
     else:
         os.environ["ERL_ENVS_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
