@@ -14,6 +14,7 @@ from erl_envs.eval.table import interval
 from erl_envs.files import write_whole
 from erl_envs.leaderboard.archive import Refused
 from erl_envs.leaderboard.build import markdown, read_boards, write_site
+from erl_envs.leaderboard.copies import Shelf
 from erl_envs.leaderboard.submit import Entry, read_run, submit
 from erl_envs.leaderboard.tracks import TRACKS, find
 from erl_envs.leaderboard.verify import Verified, check_place, verify
@@ -112,10 +113,13 @@ def _submit(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     code = OK
+    shelves: dict[Path, Shelf] = {}
     for folder in args.folders:
         try:
             verified = verify(folder)
             check_place(folder, verified)
+            home = folder.resolve().parents[1]
+            shelves.setdefault(home, Shelf(home)).check(verified.content)
             if verified.submission.salt and not args.salted:
                 raise Refused("its tasks are salted, which is for maintainers (--salted)")
             print(_row(verified))

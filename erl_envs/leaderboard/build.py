@@ -14,6 +14,7 @@ from erl_envs.eval.report import render_report, template
 from erl_envs.eval.table import interval, number
 from erl_envs.files import new_folder, write_whole
 from erl_envs.leaderboard.archive import Refused, read_json
+from erl_envs.leaderboard.copies import Content, check_names, check_transcripts, share
 from erl_envs.leaderboard.tracks import TRACKS, Track, references
 from erl_envs.leaderboard.verify import Verified, check_place, verify
 from erl_envs.options import fits
@@ -21,6 +22,9 @@ from erl_envs.tasks import mean
 
 REPLAYED, REPRODUCED = "replay-verified", "reproduced"
 """Tiers of entries that are shown; one whose numbers are only its own word's is not."""
+
+ANEW = 0.5
+"""Share of the same transcripts up to which a submission on the same tasks plays an entry again."""
 
 HERE = Path(__file__).parent
 
@@ -100,6 +104,7 @@ def read_boards(home: Path) -> list[Board]:
     for where, verified in found.items():
         if verified.submission.salt and where not in claims.values():
             wrong.append(f"{where}: its tasks are salted, and it reproduces nothing")
+    wrong += _check_copies(found)
     if wrong:
         raise Refused("\n".join(wrong))
     boards = []
@@ -137,27 +142,33 @@ def _check_reproduced(found: Mapping[str, Verified], entry: str, again: str) -> 
     for name in ("model", "revision", "reflector", "options"):
         if getattr(first.submission, name) != getattr(second.submission, name):
             raise Refused(f"{again} has another {name}")
-    if first.track != second.track or _said(first) == _said(second):
-        raise Refused(f"{again} is on another track, or the same episodes")
+    if first.track != second.track:
+        raise Refused(f"{again} is on another track")
+    shared = share(second.content.texts, first.content.texts)
+    if not second.submission.salt and shared > ANEW:
+        raise Refused(
+            f"{again} is the same episodes: {shared:.0%} of its transcripts are the entry's; "
+            "a salted set has others"
+        )
     own, theirs = _score(first), _score(second)
     if theirs["low"] > own["high"] or own["low"] > theirs["high"]:
         raise Refused(f"{again} has another score: {interval(theirs)}, not {interval(own)}")
 
 
-def _said(verified: Verified) -> dict[tuple[str, int], list[str]]:
-    """What the policies wrote in each episode."""
-    said = {}
-    for episode in verified.episodes:
-        conversations = [attempt.messages for attempt in episode.attempts]
-        if episode.reflection:
-            conversations.append(episode.reflection.messages)
-        said[episode.task.id, episode.sample] = [
-            message["content"]
-            for messages in conversations
-            for message in messages
-            if message["role"] == "assistant"
-        ]
-    return said
+def _check_copies(found: Mapping[str, Verified]) -> Iterator[str]:
+    """What is wrong with entries beside those that were dated before them."""
+    before: list[Content] = []
+    for where in sorted(found, key=lambda where: (found[where].submission.date, where)):
+        entry = found[where].content
+        if entry.submission.salt:
+            continue
+        for other in before:
+            try:
+                check_names(entry.submission, other.submission)
+                check_transcripts(entry, other)
+            except Refused as error:
+                yield f"{where}: {error}"
+        before.append(entry)
 
 
 def _score(verified: Verified) -> Mapping[str, float]:

@@ -110,7 +110,7 @@ class Submission:
             (not _is_date(self.date), f"date {shown(self.date)} is none"),
             (not _is_sampling(self.sampling), "sampling is none"),
             (
-                self.reflection_sampling and not _is_sampling(self.reflection_sampling),
+                self.reflection_sampling is not None and not _is_sampling(self.reflection_sampling),
                 "reflection_sampling is none",
             ),
             (

@@ -15,6 +15,7 @@ from erl_envs.eval.runfolder import SCHEMA as RUN_SCHEMA
 from erl_envs.files import new_folder
 from erl_envs.leaderboard import submission as sub
 from erl_envs.leaderboard.archive import write_lines
+from erl_envs.leaderboard.copies import Shelf
 from erl_envs.leaderboard.submission import ABOUT, EPISODES, LinesDigest, Submission
 from erl_envs.leaderboard.tracks import FREE, TRACKS, Track
 from erl_envs.leaderboard.verify import Verified, measure, verify
@@ -114,6 +115,7 @@ def _write(submission: Submission, lines: Sequence[Any], home: Path) -> tuple[Pa
             (part / ABOUT).write_text(about + "\n", encoding="ascii")
             write_lines(part / EPISODES, lines)
             verified = verify(part)
+            Shelf(home.parent).check(verified.content)
     return folder, verified
 
 

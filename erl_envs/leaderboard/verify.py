@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 from erl_envs.core import Attempt, Episode, Task
 from erl_envs.eval.statistics import summarise
 from erl_envs.leaderboard.archive import Refused
+from erl_envs.leaderboard.copies import Content, content
+from erl_envs.leaderboard.declared import check_declared
 from erl_envs.leaderboard.differences import differences, shown
+from erl_envs.leaderboard.independence import check_samples
 from erl_envs.leaderboard.replay import replay
 from erl_envs.leaderboard.submission import Submission, read_about, read_episodes
 from erl_envs.leaderboard.tracks import TRACKS, Track, references
@@ -34,6 +38,11 @@ class Verified:
     episodes: Sequence[Episode]
     missing: int
     metrics: Mapping[str, Any]
+
+    @functools.cached_property
+    def content(self) -> Content:
+        """What other entries are compared with."""
+        return content(self.submission, self.track, self.episodes)
 
 
 def verify(folder: Path) -> Verified:
@@ -66,6 +75,8 @@ def _replay_all(folder: Path, submission: Submission, track: Track) -> Verified:
         except Refused as error:
             raise Refused(f"{who}: {error}") from error
     found = list(episodes.values())
+    check_declared(submission, track.attempts, found)
+    check_samples(submission, found)
     metrics = measure(track, found, submission.salt)
     # intervals are resampled, and numpy's streams may change with its version
     for where, own, stated in differences(metrics, submission.metrics, ("low", "high")):
