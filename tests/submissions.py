@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from erl_envs import policies
+from erl_envs.core import Usage
 from erl_envs.eval.run import Config, Here, evaluate
 from erl_envs.eval.runfolder import RunFolder
 from erl_envs.leaderboard.archive import write_lines
@@ -21,10 +22,29 @@ from erl_envs.leaderboard.submission import (
     read_episodes,
 )
 from erl_envs.leaderboard.submit import Entry, submit
+from erl_envs.policies.base import Completion, Conversation, Policy, PolicyError, Sampling
 
 ALONE = Entry(name="dice", model="dice", revision="1", date="2026-01-31")
 ENTRY = replace(ALONE, reflector="the rules")
 """Of a run of one attempt, and of two."""
+
+
+class Counted(Policy):
+    """A scripted policy whose messages cost tokens, as a model's do."""
+
+    def __init__(self, spec: str) -> None:
+        self.inner = policies.load(spec)
+        self.spec, self.revision = self.inner.spec, self.inner.revision
+
+    def complete(
+        self, conversations: Sequence[Conversation], sampling: Sampling
+    ) -> list[Completion | PolicyError]:
+        return [
+            replace(answer, usage=Usage(100, len(answer.text) // 4 + 1))
+            if isinstance(answer, Completion)
+            else answer
+            for answer in self.inner.complete(conversations, sampling)
+        ]
 
 
 def make_run(out: Path, envs: Sequence[str] = ("frozenlake",), **config: Any) -> Path:
@@ -32,8 +52,8 @@ def make_run(out: Path, envs: Sequence[str] = ("frozenlake",), **config: Any) ->
     two = config.get("attempts") == 2
     options = {env: {"feedback": "transitions" if two else "outcome"} for env in envs}
     asked = Config(envs, **{"split": "small-test", "samples": 4, "options": options, **config})
-    reflector = policies.load("oracle") if two else None
-    evaluate(asked, Here(asked, policies.load("random"), reflector), RunFolder(out))
+    reflector = Counted("oracle") if two else None
+    evaluate(asked, Here(asked, Counted("random"), reflector), RunFolder(out))
     return out
 
 

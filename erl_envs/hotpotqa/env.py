@@ -81,6 +81,7 @@ class HotpotQA(TextEnv):
             options.retriever_model,
             options.retriever_prefixes,
             keep="context" not in params,
+            disk="@" not in str(params.get("corpus")),  # a salt is used once
         )
 
     def _corpus(self, params: Mapping[str, Any]) -> Corpus:

@@ -1,18 +1,20 @@
-"""`python -m erl_envs.leaderboard`: tracks, submit, verify, build."""
+"""`python -m erl_envs.leaderboard`: tracks, submit, verify, proposed, build."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from datetime import date
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from erl_envs.arguments import FAILED, OK, Parser, complain
+from erl_envs.arguments import FAILED, OK, Parser, complain, one_line
 from erl_envs.eval.table import interval
 from erl_envs.leaderboard.archive import Refused
 from erl_envs.leaderboard.build import markdown, read_boards, write_site
+from erl_envs.leaderboard.proposed import extract
 from erl_envs.leaderboard.submit import Entry, read_run, submit
 from erl_envs.leaderboard.tracks import TRACKS, find
 from erl_envs.leaderboard.verify import Verified, check_place, verify
@@ -55,6 +57,13 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("folders", nargs="+", type=Path)
     check.add_argument("--salted", action="store_true", help="also on tasks that were salted")
 
+    proposed = commands.add_parser(
+        "proposed", help="replay the submissions that a commit adds, and nothing else"
+    )
+    proposed.add_argument("repository", type=Path, help="has both commits; nothing is checked out")
+    proposed.add_argument("base", help="id of the commit of before")
+    proposed.add_argument("head", help="id of the commit that adds")
+
     build = commands.add_parser("build", help="replay all, write the pages")
     build.add_argument("--home", type=Path, default=HOME, help="has submissions/, gets README.md")
     build.add_argument("--site", type=Path, default=HOME / "site", help="folder of the site")
@@ -89,7 +98,7 @@ def _submit(args: argparse.Namespace) -> int:
         name=args.name,
         model=args.model,
         revision=args.revision,
-        date=date.today().isoformat(),
+        date=datetime.now(UTC).date().isoformat(),
         url=args.url,
         license=args.license,
         notes=args.notes,
@@ -107,16 +116,25 @@ def _submit(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    return _replay({str(folder): folder for folder in args.folders}, args.salted)
+
+
+def _proposed(args: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as out:
+        today = datetime.now(UTC).date()
+        found = extract(args.repository, args.base, args.head, Path(out), today)
+        return _replay(found, salted=False)
+
+
+def _replay(folders: Mapping[str, Path], salted: bool) -> int:
+    """Print a line for each folder, under its name; the exit code."""
     code = OK
-    for folder in args.folders:
+    for name, folder in folders.items():
         try:
-            verified = verify(folder)
-            check_place(folder, verified)
-            if verified.submission.salt and not args.salted:
-                raise Refused("its tasks are salted, which is for maintainers (--salted)")
-            print(_row(verified))
+            check_place(folder, salted)
+            print(_row(verify(folder)))
         except (Refused, OSError) as error:  # one that cannot be read hides no other
-            print(f"{folder} is refused: {error}", file=sys.stderr)
+            print(f"{one_line(name, 200)} is refused: {one_line(error)}", file=sys.stderr)
             code = FAILED
     return code
 
@@ -145,7 +163,13 @@ def _build(args: argparse.Namespace) -> int:
     return OK
 
 
-_COMMANDS = {"tracks": _tracks, "submit": _submit, "verify": _verify, "build": _build}
+_COMMANDS = {
+    "tracks": _tracks,
+    "submit": _submit,
+    "verify": _verify,
+    "proposed": _proposed,
+    "build": _build,
+}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ prompt) is computed anew, and must be what was recorded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ MAX_MESSAGE = 200_000
 
 MAX_TOKENS = 10**7
 """Tokens that a message is said to have cost."""
+
+_STOP = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+"""Why a policy stopped writing, in its server's word."""
 
 _STAGES = {"attempt_1": "attempt 1", "reflection": "the reflection", "attempt_2": "attempt 2"}
 """In order, and as they are told."""
@@ -45,7 +49,7 @@ def replay(env: TextEnv, job: Job, attempts: int, recorded: Mapping[str, Any]) -
     Raises:
         Refused: It lacks messages, has more than were played, or says otherwise.
     """
-    said = _said(recorded)
+    said = spoken(recorded)
     play = episode(env, job, attempts)
     ask = next(play)
     try:
@@ -72,8 +76,8 @@ def _order(stage: str) -> int:
     return list(_STAGES).index(stage)
 
 
-def _said(recorded: Mapping[str, Any]) -> Iterator[Said]:
-    """What policies wrote, in order, with what it cost.
+def spoken(recorded: Mapping[str, Any]) -> Iterator[Said]:
+    """What policies wrote in a recorded episode, in order, with what it cost.
 
     Raises:
         Refused: Something of it is not of the kind it must be.
@@ -95,8 +99,10 @@ def _said(recorded: Mapping[str, Any]) -> Iterator[Said]:
 
 def _completion(text: Any, usage: Mapping[str, Any], stop: Any) -> Completion:
     counts = usage["prompt_tokens"], usage["completion_tokens"]
-    if not isinstance(text, str) or not (stop is None or isinstance(stop, str)):
+    if not isinstance(text, str):
         raise Refused(f"is no episode: {shown(text)} is no message")
+    if stop is not None and not (isinstance(stop, str) and _STOP.fullmatch(stop)):
+        raise Refused(f"is no episode: nobody stops for {shown(stop)}")
     if len(text) > MAX_MESSAGE:
         raise Refused(
             f"has a message of {len(text):,} characters; {MAX_MESSAGE:,} at most are taken"
