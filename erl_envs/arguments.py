@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
@@ -18,6 +19,10 @@ from erl_envs.output import protect
 OK, FAILED, USAGE, INVALID, UNWRITABLE, IN_USE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 """All well; it did not succeed; a bad argument; a part of it is missing; the disk refused; another
 process writes the folder; interrupted."""
+
+
+LINE = 2_000
+"""Characters of what a person is told."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,7 +36,7 @@ class Parser(argparse.ArgumentParser):
 
 def complain(error: object) -> int:
     """Tell a person what is wrong, in one line; the exit code of that kind of fault."""
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {one_line(error)}", file=sys.stderr)
     if isinstance(error, WriteError):
         return UNWRITABLE
     return IN_USE if isinstance(error, InUse) else USAGE
@@ -75,3 +80,23 @@ def run_command(main: Callable[[], int]) -> NoReturn:
         print("interrupted", file=sys.stderr)
         code = INTERRUPTED
     raise SystemExit(code)
+
+
+def one_line(text: object, most: int = LINE) -> str:
+    """Make one bounded line of a text, in which nothing is hidden.
+
+    White space becomes blanks; a character that cannot be seen, turns the line's direction or is
+    drawn over its neighbour is told by its code.
+
+    Args:
+        text: What to tell.
+        most: Characters after which it is cut.
+    """
+    words = " ".join(str(text)[: 2 * most].split())
+    line = "".join(map(_visible, words))
+    return line if len(line) <= most else f"{line[:most]}…"
+
+
+def _visible(character: str) -> str:
+    mark = unicodedata.category(character).startswith("M")
+    return character if character.isprintable() and not mark else ascii(character)[1:-1]

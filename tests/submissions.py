@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from erl_envs import policies
-from erl_envs.core import Episode, TextEnv
+from erl_envs.core import Episode, TextEnv, Usage
 from erl_envs.eval.run import Config, Here, evaluate
 from erl_envs.eval.runfolder import RunFolder
 from erl_envs.leaderboard.archive import write_lines
@@ -24,7 +24,7 @@ from erl_envs.leaderboard.submission import (
 from erl_envs.leaderboard.submit import Entry, submit
 from erl_envs.leaderboard.tracks import TRACKS
 from erl_envs.leaderboard.verify import measure
-from erl_envs.policies.base import Completion
+from erl_envs.policies.base import Completion, Conversation, Policy, PolicyError, Sampling
 from erl_envs.rollout import Job
 from erl_envs.rollout import episode as play
 
@@ -33,13 +33,31 @@ ENTRY = replace(ALONE, reflector="the rules")
 """Of a run of one attempt, and of two."""
 
 
+class Counted(Policy):
+    """A scripted policy whose messages cost tokens, as a model's do."""
+
+    def __init__(self, spec: str) -> None:
+        self.inner = policies.load(spec)
+        self.spec, self.revision = self.inner.spec, self.inner.revision
+
+    def complete(
+        self, conversations: Sequence[Conversation], sampling: Sampling
+    ) -> list[Completion | PolicyError]:
+        return [
+            replace(answer, usage=Usage(100, len(answer.text) // 4 + 1))
+            if isinstance(answer, Completion)
+            else answer
+            for answer in self.inner.complete(conversations, sampling)
+        ]
+
+
 def make_run(out: Path, envs: Sequence[str] = ("frozenlake",), **config: Any) -> Path:
     """A run folder of random play; with two attempts, the oracle tells the rules between them."""
     two = config.get("attempts") == 2
     options = {env: {"feedback": "transitions" if two else "outcome"} for env in envs}
     asked = Config(envs, **{"split": "small-test", "samples": 4, "options": options, **config})
-    reflector = policies.load("oracle") if two else None
-    evaluate(asked, Here(asked, policies.load("random"), reflector), RunFolder(out))
+    reflector = Counted("oracle") if two else None
+    evaluate(asked, Here(asked, Counted("random"), reflector), RunFolder(out))
     return out
 
 

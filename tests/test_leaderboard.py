@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +24,7 @@ from erl_envs.leaderboard.build import (
 from erl_envs.leaderboard.replay import replay
 from erl_envs.leaderboard.submission import ABOUT, EPISODES
 from erl_envs.leaderboard.submit import submit
-from erl_envs.leaderboard.tracks import FREE, HASHES, TRACKS
+from erl_envs.leaderboard.tracks import FREE, HASHES, TASKS, TRACKS
 from erl_envs.leaderboard.verify import measure, verify
 from erl_envs.policies import Completion, Conversation, Sampling
 from erl_envs.policies.scripted import Random
@@ -50,7 +46,7 @@ def test_tracks_are_frozen() -> None:
 @pytest.mark.parametrize(("env", "split"), HASHES)
 def test_their_tasks_are_those_of_the_package(env: str, split: str) -> None:
     track = TRACKS[f"{env}-{split}-hidden-outcome-1"]
-    assert len(track.tasks()) in (100, 200)
+    assert len(track.tasks()) == TASKS[split]
 
 
 def test_other_tasks_are_not_the_track(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,70 +355,6 @@ def test_tracks_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["options"]["rules"] == "shown"
     assert cli.main(["tracks", "chess"]) == 2
     assert "no track 'chess'" in capsys.readouterr().err
-
-
-def git(folder: Path, *words: str) -> str:
-    who = ["-c", "user.name=somebody", "-c", "user.email=nobody@example.org"]
-    done = subprocess.run(
-        ["git", "-C", str(folder), *who, *words], capture_output=True, encoding="utf-8", check=True
-    )
-    return done.stdout.strip()
-
-
-def spoil_nothing(home: Path) -> None: ...
-
-
-def add_code(home: Path) -> None:
-    (home / "setup.py").write_text("print('run!')", encoding="utf-8")
-
-
-def change_the_page(home: Path) -> None:
-    (home / "README.md").write_text("I am first.", encoding="utf-8")
-
-
-def lie_about_the_score(home: Path) -> None:
-    (about,) = home.rglob(ABOUT)
-    found = json.loads(about.read_text(encoding="utf-8"))
-    found["metrics"]["reward"]["mean"] = 1.0
-    about.write_text(json.dumps(found), encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("edit", "code", "told"),
-    [
-        (spoil_nothing, 0, "dice earns"),
-        (add_code, 1, "changes nothing else"),
-        (change_the_page, 1, "changes nothing else"),
-        (lie_about_the_score, 1, "is refused: reward, mean: 1.0 is stated"),
-    ],
-)
-def test_a_pull_request_is_replayed(
-    tmp_path: Path, edit: Callable[[Path], None], code: int, told: str
-) -> None:
-    proposed = tmp_path / "proposed"
-    proposed.mkdir()
-    git(proposed, "init", "-q")
-    (proposed / "README.md").write_text("Ours.", encoding="utf-8")
-    (proposed / "sitecustomize.py").write_text("print('run!')", encoding="utf-8")
-    git(proposed, "add", ".")
-    git(proposed, "commit", "-qm", "base")
-    base = git(proposed, "rev-parse", "HEAD")
-    run = make_run(tmp_path / "run")
-    submit(run, "frozenlake", ALONE, proposed / "leaderboards" / "submissions")
-    edit(proposed)
-    git(proposed, "add", ".")
-    git(proposed, "commit", "-qm", "entry")
-    script = Path(__file__).parents[1] / ".github" / "replay.sh"
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", str(script), str(proposed), base],
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, "PATH": path},
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    assert told in done.stdout and "run!" not in done.stdout + done.stderr
 
 
 def test_the_repository_s_own_boards_hold() -> None:

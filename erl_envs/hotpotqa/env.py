@@ -75,6 +75,7 @@ class HotpotQA(TextEnv):
             options.retriever_model,
             options.retriever_prefixes,
             keep="context" not in params,
+            disk="@" not in str(params.get("corpus")),  # a salt is used once
         )
 
     @staticmethod

@@ -1,20 +1,24 @@
-"""`python -m erl_envs.leaderboard`: tracks, submit, verify, build."""
+"""`python -m erl_envs.leaderboard`: tracks, submit, verify, proposed, build."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from erl_envs.arguments import FAILED, OK, Parser, complain, run_command
+from erl_envs.arguments import FAILED, OK, Parser, complain, one_line, run_command
 from erl_envs.eval.table import interval
 from erl_envs.files import write_whole
 from erl_envs.leaderboard.archive import Refused
 from erl_envs.leaderboard.build import markdown, read_boards, write_site
 from erl_envs.leaderboard.copies import Shelf
+from erl_envs.leaderboard.proposed import HOME as ENTRIES
+from erl_envs.leaderboard.proposed import extract
 from erl_envs.leaderboard.submit import Entry, read_run, submit
 from erl_envs.leaderboard.tracks import TRACKS, find
 from erl_envs.leaderboard.verify import Verified, check_place, verify
@@ -58,6 +62,13 @@ def build_parser() -> argparse.ArgumentParser:
     check = commands.add_parser("verify", help="replay submissions")
     check.add_argument("folders", nargs="+", type=Path)
     check.add_argument("--salted", action="store_true", help="also on tasks that were salted")
+
+    proposed = commands.add_parser(
+        "proposed", help="replay the submissions that a commit adds, and nothing else"
+    )
+    proposed.add_argument("repository", type=Path, help="has both commits; nothing is checked out")
+    proposed.add_argument("base", help="id of the commit of before")
+    proposed.add_argument("head", help="id of the commit that adds")
 
     build = commands.add_parser("build", help="replay all, write the pages")
     build.add_argument("--home", type=Path, default=HOME, help="has submissions/, gets README.md")
@@ -112,19 +123,39 @@ def _submit(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    beside = functools.cache(Shelf)
+    folders = {str(folder): folder for folder in args.folders}
+    return _replay(folders, args.salted, lambda folder: [beside(folder.resolve().parents[1])])
+
+
+def _proposed(args: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as out:
+        today = datetime.now(UTC).date()
+        found = extract(args.repository, args.base, args.head, Path(out), today)
+        shelves = [Shelf(args.repository / ENTRIES), Shelf(Path(out))]
+        return _replay(found, False, lambda _: shelves)
+
+
+def _replay(
+    folders: Mapping[str, Path], salted: bool, shelves: Callable[[Path], Iterable[Shelf]]
+) -> int:
+    """Print a line for each folder, under its name; the exit code.
+
+    Args:
+        folders: To replay, by name.
+        salted: Whether their tasks may be salted.
+        shelves: Which entries a folder's may not repeat.
+    """
     code = OK
-    shelves: dict[Path, Shelf] = {}
-    for folder in args.folders:
+    for name, folder in folders.items():
         try:
+            check_place(folder, salted)
             verified = verify(folder)
-            check_place(folder, verified)
-            home = folder.resolve().parents[1]
-            shelves.setdefault(home, Shelf(home)).check(verified.content)
-            if verified.submission.salt and not args.salted:
-                raise Refused("its tasks are salted, which is for maintainers (--salted)")
+            for shelf in shelves(folder):
+                shelf.check(verified.content)
             print(_row(verified))
         except (Refused, OSError) as error:  # one that cannot be read hides no other
-            print(f"{folder} is refused: {error}", file=sys.stderr)
+            print(f"{one_line(name, 200)} is refused: {one_line(error)}", file=sys.stderr)
             code = FAILED
     return code
 
@@ -154,7 +185,13 @@ def _build(args: argparse.Namespace) -> int:
     return OK
 
 
-_COMMANDS = {"tracks": _tracks, "submit": _submit, "verify": _verify, "build": _build}
+_COMMANDS = {
+    "tracks": _tracks,
+    "submit": _submit,
+    "verify": _verify,
+    "proposed": _proposed,
+    "build": _build,
+}
 
 
 if __name__ == "__main__":

@@ -90,9 +90,8 @@ def read_boards(home: Path) -> list[Board]:
     for folder in _folders(home / "submissions"):
         where = f"{folder.parent.name}/{folder.name}"
         try:
-            verified = verify(folder)
-            check_place(folder, verified)
-            found[where] = verified
+            check_place(folder)
+            found[where] = verify(folder)
         except Refused as error:
             wrong.append(f"{where}: {error}")
     claims = _claims(home / "reproduced.json")
@@ -106,7 +105,7 @@ def read_boards(home: Path) -> list[Board]:
             wrong.append(f"{where}: its tasks are salted, and it reproduces nothing")
     wrong += _check_copies(found)
     if wrong:
-        raise Refused("\n".join(wrong))
+        raise Refused(*wrong)
     boards = []
     for track in TRACKS.values():
         entries = [

@@ -77,7 +77,7 @@ def _messages(episode: Episode) -> list[tuple[str, str, Usage, str | None]]:
 
 def _check_length(sampling: Sampling, text: str, usage: Usage, stop: str | None) -> None:
     most = sampling.max_tokens
-    if usage.completion_tokens > most:
+    if usage.completion_tokens is not None and usage.completion_tokens > most:
         raise Refused(f"a message of {usage.completion_tokens} tokens, where max_tokens is {most}")
     room = most - (stop == "stop")  # the end of a turn is a token too
     if len(text) > LONGEST_TOKEN * room:

@@ -7,6 +7,7 @@ prompt) is computed anew, and must be what was recorded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ from erl_envs.rollout import Job, episode
 
 MAX_TOKENS = 10**7
 """Tokens that a message is said to have cost."""
+
+_STOP = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+"""Why a policy stopped writing, in its server's word."""
 
 _STAGES = {"attempt_1": "attempt 1", "reflection": "the reflection", "attempt_2": "attempt 2"}
 """In order, and as they are told."""
@@ -42,7 +46,7 @@ def replay(env: TextEnv, job: Job, attempts: int, recorded: Mapping[str, Any]) -
     Raises:
         Refused: It lacks messages, has more than were played, or says otherwise.
     """
-    said = _said(recorded)
+    said = spoken(recorded)
     play = episode(env, job, attempts)
     ask = next(play)
     try:
@@ -69,8 +73,8 @@ def _order(stage: str) -> int:
     return list(_STAGES).index(stage)
 
 
-def _said(recorded: Mapping[str, Any]) -> Iterator[Said]:
-    """What policies wrote, in order, with what it cost.
+def spoken(recorded: Mapping[str, Any]) -> Iterator[Said]:
+    """What policies wrote in a recorded episode, in order, with what it cost.
 
     Raises:
         Refused: Something of it is not of the kind it must be.
@@ -94,8 +98,10 @@ def _completion(text: Any, record: Mapping[str, Any]) -> Completion:
     """A message, with what a turn or a reflection says of it."""
     usage, stop, reasoning = record["usage"], record.get("stop"), record.get("reasoning")
     counts = usage["prompt_tokens"], usage["completion_tokens"]
-    if not isinstance(text, str) or not isinstance(stop, str | None):
+    if not isinstance(text, str):
         raise Refused(f"is no episode: {shown(text)} is no message")
+    if stop is not None and not (isinstance(stop, str) and _STOP.fullmatch(stop)):
+        raise Refused(f"is no episode: nobody stops for {shown(stop)}")
     if not isinstance(reasoning, str | None):
         raise Refused(f"is no episode: {shown(reasoning)} is no thought")
     if (longest := max(len(text), len(reasoning or ""))) > MAX_MESSAGE:
