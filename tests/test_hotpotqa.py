@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -589,3 +590,44 @@ def test_the_rules_say_how_passages_are_found() -> None:
     by_words, other = HotpotQA(), HotpotQA(retriever="http", retriever_url="http://127.0.0.1:9")
     assert "that share the most words with the query" in by_words.rules_text()
     assert "that best fit the query" in other.rules_text()
+
+
+@pytest.mark.parametrize("split", ["test", "hard"])
+def test_naming_both_of_a_choice_earns_nothing(split: str) -> None:
+    env = erl_envs.make("hotpotqa")
+    choices = [t for t in tasks.load("hotpotqa", split) if t.params["type"] == "comparison"]
+    assert len(choices) > 20
+    for task in choices:
+        names = " ".join(re.findall(r"[A-Z][\w'-]+(?: [A-Z][\w'-]+)*", task.params["question"])[1:])
+        for answer in (names, task.params["question"], f"{task.params['answer']} or {names}"):
+            env.reset(options={"task": task})
+            assert env.step(rf"\boxed{{{answer}}}")[1] == 0, task.params["question"]
+        env.reset(options={"task": task})
+        assert env.step(rf"\boxed{{{task.params['answer']}}}")[1] == 1
+
+
+def test_a_choice_outside_the_worlds_keeps_the_papers_metric() -> None:
+    env = erl_envs.make("hotpotqa")
+    context = [["A", ["Ann Lee was born in 1900."]], ["B", ["Bob Ray was born in 1950."]]]
+    question = {"question": "Who was born first, Ann Lee or Bob Ray?", "answer": "Ann Lee"}
+    env.reset(options={"task": {**question, "type": "comparison", "context": context}})
+    # 2 of the box's 5 words are right and all of the answer's: F1 = 2 * .4 * 1 / 1.4
+    assert env.step(r"\boxed{Ann Lee or Bob Ray}")[1] == pytest.approx(4 / 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [("comparison", "Only an exact"), ("bridge", "a part of it")]
+)
+def test_the_rules_tell_what_the_tasks_answer_earns(kind: str, told: str) -> None:
+    env = erl_envs.make("hotpotqa", rules="shown")
+    task = next(t for t in tasks.load("hotpotqa", "test") if t.params["type"] == kind)
+    env.reset(options={"task": task})
+    assert told in env.system_prompt
+
+
+def test_who_has_answered_is_not_told_to_answer() -> None:
+    env = erl_envs.make("hotpotqa", max_turns=2)
+    for message in (r"\boxed{x}", "<search>x</search>"):
+        observation, _ = env.reset(seed=0)
+        observation, *_ = env.step(message)
+        assert ("last turn" in observation) == ("search" in message)

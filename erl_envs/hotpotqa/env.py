@@ -13,7 +13,7 @@ from erl_envs import options as opt
 from erl_envs import parsing, prompting, retrieval, task_files
 from erl_envs.core import OUT_OF_TURNS, Reference, Step, Task, TextEnv, digest
 from erl_envs.hotpotqa import data, rows
-from erl_envs.hotpotqa.grading import grade
+from erl_envs.hotpotqa.grading import Mode, grade
 from erl_envs.hotpotqa.judge import load_judge
 from erl_envs.hotpotqa.options import MAX_PASSAGE, HotpotQAOptions
 from erl_envs.hotpotqa.tools import LAST_TURN, MAX_TOP_K, TOOLS, as_message
@@ -46,6 +46,7 @@ class HotpotQA(TextEnv):
         OUT_OF_TURNS: "All {max_turns} turns were used and no answer was taken.",
     }
     tools: ClassVar[Sequence[Mapping[str, Any]]] = TOOLS
+    _is_choice = False  # whether the task is one between two things
 
     def sample_task(self, rng: np.random.Generator) -> Mapping[str, Any]:
         """A question of the data's first part."""
@@ -60,11 +61,22 @@ class HotpotQA(TextEnv):
         self._retriever = self._searcher(params)
         self._question, self._answer = params["question"], params["answer"]
         self._answers = (self._answer, *params.get("aliases", ()))
+        of_a_world = self.options.data == "world" and "corpus" in params
+        self._is_choice = of_a_world and params.get("type") == "comparison"
         self._gold = data.titles(params)
         self._seen: dict[Passage, None] = {}
         self._boxed = ""
         self._said_nothing = False
         self._page, self._page_turn = f"Question: {self._question}", 0
+
+    @property
+    def _grading(self) -> Mode:
+        """What an answer earns: of a choice between two things in a world, the right one alone.
+
+        A part of the reward would pay for naming both, unsearched. The paper's questions keep the
+        paper's metric.
+        """
+        return "em" if self._is_choice else self.options.reward
 
     def _searcher(self, params: Mapping[str, Any]) -> Retriever:
         options = self.options
@@ -94,7 +106,7 @@ class HotpotQA(TextEnv):
         """What the last turn brought, or the question; and that the last turn is the last."""
         fresh = self.turn == self._page_turn
         page = self._page if fresh else f"Question: {self._question}"
-        if self.max_turns - self.turn == 1:
+        if self.max_turns - self.turn == 1 and not self._outcome:
             return f"{page}\n\n{LAST_TURN}"
         return page
 
@@ -122,7 +134,7 @@ class HotpotQA(TextEnv):
 
     def _take(self, answer: str) -> Step:
         self._boxed = answer
-        paid, outcome = grade(answer, self._answers, self.options.reward)
+        paid, outcome = grade(answer, self._answers, self._grading)
         self._page, self._page_turn = "The answer was taken.", self.turn + 1
         return Step(f"Answered “{answer}”.", True, paid, outcome)
 
@@ -184,14 +196,14 @@ class HotpotQA(TextEnv):
             for word in self._question.split()
         ]
         taken = [box for box in boxes if box is not None and len(box) <= MAX_ANSWER]
-        earned = sum(grade(box, self._answers, self.options.reward)[0] for box in taken)
+        earned = sum(grade(box, self._answers, self._grading)[0] for box in taken)
         # a message that is not taken for an answer leaves the next turn the same chances
         asked = sum((1 - len(taken) / len(boxes)) ** turn for turn in range(self.max_turns))
         return replace(super().reference(), random=earned / len(boxes) * asked)
 
     def rules_text(self) -> str:
         """How searching and the reward work; the template stays, its phrases are nano's tokens."""
-        told = prompting.render("hotpotqa_rules", reward=self.options.reward)
+        told = prompting.render("hotpotqa_rules", reward=self._grading)
         by_words = self.options.retriever in ("bm25", "rank_bm25")
         return told if by_words else told.replace("share the most words with", "best fit")
 
