@@ -146,9 +146,8 @@ class ManyEpisodes(Row):
         finally:
             process.kill()
         if process.returncode != OK:
-            raise Fault(
-                f"it ended with {process.returncode}: {(self.home / 'log').read_text(encoding='utf-8')}"
-            )
+            log = (self.home / "log").read_text(encoding="utf-8")
+            raise Fault(f"it ended with {process.returncode}: {log}")
         whole = seen[-1][0]
         playing = [s for s in seen if whole // 10 < s[0] < whole]
         grown = max(s[1] for s in playing) - playing[0][1]

@@ -46,8 +46,8 @@ def check_declared(submission: Submission, episodes: Sequence[Episode]) -> None:
     Raises:
         Refused: It cannot have made them.
     """
-    declared = {stage: submission.sampling for stage in STAGES}
-    declared |= {"reflection": submission.reflection_sampling}
+    declared: dict[str, Mapping[str, Any] | None] = dict.fromkeys(STAGES, submission.sampling)
+    declared["reflection"] = submission.reflection_sampling
     for episode in episodes:
         for stage, text, usage, stop in _messages(episode):
             try:
