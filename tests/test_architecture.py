@@ -14,6 +14,7 @@ LAYERS = [
     {
         "erl_envs.arguments",
         "erl_envs.records",
+        "erl_envs.thoughts",
         "erl_envs.parsing",
         "erl_envs.prompting",
         "erl_envs.web",
