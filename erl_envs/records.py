@@ -132,7 +132,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A conversation as the policy sampled it, for training; never decoded and encoded again.
+    """A stretch of a conversation as the policy read and sampled it; never encoded again.
+
+    A conversation is one stretch, unless its prompt was told anew: a template that drops the
+    thoughts of earlier turns changes what the policy had read.
 
     Attributes:
         ids: Every token id in order, prompts and completions.
@@ -161,7 +164,8 @@ class Attempt:
         valid: False where the environment or the policy's server failed; `error` says how. An
             invalid attempt has no reward worth reading and is left out of every average.
         error: Why it is invalid.
-        tokens: What a local policy sampled; None for the others. Not written to JSON.
+        tokens: What a local policy read and sampled, stretch by stretch; nothing for the others.
+            Not written to JSON.
     """
 
     task: Task
@@ -173,7 +177,7 @@ class Attempt:
     outcome: str
     valid: bool = True
     error: str | None = None
-    tokens: Tokens | None = None
+    tokens: Sequence[Tokens] = ()
 
     @property
     def usage(self) -> Usage:
@@ -214,14 +218,14 @@ class Reflection:
         rulebook: The text in its `<prompt>` tags, None if it wrote none.
         prompt: System prompt that attempt 2 was given.
         usage: What the answer cost.
-        tokens: What a local policy sampled. Not written to JSON.
+        tokens: As an attempt's. Not written to JSON.
     """
 
     messages: Sequence[Message]
     rulebook: str | None
     prompt: str
     usage: Usage = Usage()
-    tokens: Tokens | None = None
+    tokens: Sequence[Tokens] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which `from_json` makes an equal reflection, but for `tokens`."""

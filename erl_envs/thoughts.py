@@ -69,6 +69,12 @@ def open_thought(prompt: str) -> str:
     return prompt[last[0].start() :] if last and last[0][0].lower() in _OPENS else ""
 
 
+def closing_of(opening: str) -> str:
+    """The marker that closes the thought that a text opens, as `open_thought` gives it."""
+    marker = _MARKER.match(opening)
+    return FORMS[_PAIR[marker[0].lower()]][1] if marker else ""
+
+
 def _is_marker(match: re.Match[str]) -> bool:
     return match[1] is not None
 

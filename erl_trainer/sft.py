@@ -12,15 +12,17 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from rich.console import Console
 
 from erl_envs.arguments import Parser
-from erl_envs.core import Episode, Message, Task
+from erl_envs.core import Episode, Message, Task, Tokens
 from erl_envs.eval.progress import show_progress
+from erl_envs.options import read_pair
 from erl_envs.policies import nano
-from erl_envs.policies.base import Conversation
+from erl_envs.policies.base import Conversation, Thoughts
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.transformers import Transformers
 from erl_envs.records import read_episodes
@@ -53,7 +55,11 @@ def main(argv: list[str]) -> int:
     envs = sorted({episode.task.env for episode in episodes})
     if args.model == "nano" and len(envs) > 1:
         raise ValueError(f"nano has a model for each of {', '.join(envs)}: give runs of one")
-    policy = Transformers(str(nano.folder(envs[0])) if args.model == "nano" else args.model)
+    policy = Transformers(
+        str(nano.folder(envs[0])) if args.model == "nano" else args.model,
+        thoughts=args.thoughts,
+        template=dict(map(read_pair, args.template)),
+    )
     samples = [s for episode in episodes for s in corrected(episode, args.threshold, policy.chat)]
     if args.reflections != "none":
         least = args.threshold if args.reflections == "successful" else 0.0
@@ -112,7 +118,7 @@ def corrected(episode: Episode, threshold: float, chat: ChatTokens) -> Iterator[
         if attempt.valid and attempt.reward >= threshold:
             system = episode.attempts[0].messages[0]
             told = [system, *attempt.messages[1:]]
-            yield _imitated(Stage.DISTILL, episode.task, told, attempt.reward, chat)
+            yield from _imitated(Stage.DISTILL, episode.task, told, attempt.reward, chat)
             return
 
 
@@ -123,41 +129,42 @@ def reflected(episode: Episode, least: float, chat: ChatTokens) -> Iterator[Samp
         return
     second = episode.attempts[1]
     if second.valid and second.reward >= least:
-        yield _imitated(Stage.REFLECTION, episode.task, reflection.messages, 1.0, chat)
+        yield from _imitated(Stage.REFLECTION, episode.task, reflection.messages, 1.0, chat)
 
 
 def _imitated(
     stage: Stage, task: Task, messages: Sequence[Message], weight: float, chat: ChatTokens
-) -> Sample:
-    ids, sampled = encode(messages, chat)
-    return Sample(
-        stage=stage,
-        task=task.id,
-        kind="imitate",
-        ids=ids,
-        sampled=sampled,
-        logprobs=[0.0] * len(ids),
-        reward=weight,
-        advantage=weight,
-    )
+) -> list[Sample]:
+    parts = encode(messages, chat)
+    return [
+        Sample(
+            stage=stage,
+            task=task.id,
+            kind="imitate",
+            ids=part.ids,
+            sampled=part.sampled,
+            logprobs=part.logprobs,
+            reward=weight,
+            advantage=weight,
+            share=1 / len(parts),
+        )
+        for part in parts
+    ]
 
 
-def encode(messages: Sequence[Message], chat: ChatTokens) -> tuple[list[int], list[bool]]:
-    """Ids of a conversation as a policy would have sampled it, ends of turns included.
+def encode(messages: Sequence[Message], chat: ChatTokens) -> Sequence[Tokens]:
+    """The stretches of a conversation as a policy would have sampled it, ends of turns included.
 
-    Returns:
-        Ids, and for each whether the policy would have sampled it; the environment's last answer,
-        which nobody answers, is left out.
+    The environment's last answer, which nobody answers, is left out.
     """
     conversation = Conversation([], ("", "", 0, ""), 0)
     for message in messages:
         if message["role"] == "assistant":
-            conversation.tell(chat.new_ids(conversation))
-            text = chat.tokenizer.encode(message["content"], add_special_tokens=False)
-            ids = [*text, *chat.end_of_turn]
+            chat.tell(conversation)
+            ids = chat.answer_ids(message["content"])
             conversation.add_sampled(ids, [0.0] * len(ids))
         conversation.messages.append(message)
-    return conversation.ids, conversation.sampled
+    return conversation.tokens()
 
 
 def fit(
@@ -190,6 +197,8 @@ def _parser() -> argparse.ArgumentParser:
         default="none",
         help="which rulebooks to learn too: none, those that helped, or all (an oracle's)",
     )
+    add("--thoughts", choices=get_args(Thoughts), help="of earlier turns: as in evaluation")
+    add("--template", action="append", default=[], metavar="KEY=VALUE", help="likewise")
     add("--epochs", type=int, default=3)
     add("--batch", type=int, default=32, help="attempts of an optimizer update")
     add("--lr", type=float, default=1e-4)

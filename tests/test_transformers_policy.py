@@ -81,12 +81,9 @@ def test_an_episode_keeps_the_tokens_it_sampled(style: Style) -> None:
     stops = actor.chat.stop_ids
     for episode in play(actor, samples=3):
         attempt = episode.attempts[0]
-        assert episode.valid and attempt.tokens is not None
-        ids, sampled, logprobs = (
-            attempt.tokens.ids,
-            attempt.tokens.sampled,
-            attempt.tokens.logprobs,
-        )
+        assert episode.valid
+        [tokens] = attempt.tokens
+        ids, sampled, logprobs = tokens.ids, tokens.sampled, tokens.logprobs
         assert len(ids) == len(sampled) == len(logprobs)
         written = list(spans(ids, sampled))
         shown = [span[:-1] if span[-1] in stops else span for span in written]
@@ -101,8 +98,7 @@ def test_an_episode_keeps_the_tokens_it_sampled(style: Style) -> None:
 def test_a_turns_prompt_is_everything_before_its_answer() -> None:
     [episode] = play(policy())
     attempt = episode.attempts[0]
-    assert attempt.tokens is not None
-    sampled = attempt.tokens.sampled
+    sampled = attempt.tokens[0].sampled
     starts = [i for i, was in enumerate(sampled) if was and not sampled[i - 1]]
     assert [turn.usage.prompt_tokens for turn in attempt.turns] == starts
 
@@ -110,8 +106,7 @@ def test_a_turns_prompt_is_everything_before_its_answer() -> None:
 def test_the_kept_logprobs_are_the_models_over_the_kept_ids() -> None:
     actor = policy()
     for episode in play(actor, samples=3):
-        tokens = episode.attempts[0].tokens
-        assert tokens is not None
+        [tokens] = episode.attempts[0].tokens
         with torch.inference_mode():
             logp_LV = actor.model(torch.tensor([tokens.ids])).logits[0, :-1].log_softmax(-1)
         own_L = logp_LV.gather(1, torch.tensor(tokens.ids[1:])[:, None])[:, 0]
@@ -137,10 +132,9 @@ def test_who_else_is_in_the_batch_does_not_change_an_episode() -> None:
     alone = play(policy(), samples=8, concurrency=1)
     together = play(policy(), samples=8, concurrency=8)
     assert [said(episode) for episode in alone] == [said(episode) for episode in together]
-    tokens = [
-        (e.attempts[0].tokens, f.attempts[0].tokens) for e, f in zip(alone, together, strict=True)
-    ]
-    assert all(a and b and a.ids == b.ids for a, b in tokens)
+    for one, other in zip(alone, together, strict=True):
+        [a], [b] = one.attempts[0].tokens, other.attempts[0].tokens
+        assert a.ids == b.ids
 
 
 def test_a_conversation_longer_than_the_context_is_answered_with_nothing() -> None:
@@ -161,8 +155,7 @@ def test_a_context_that_fills_up_cuts_one_answer_and_leaves_the_next_empty() -> 
     turns = episode.attempts[0].turns
     assert [turn.usage.completion_tokens for turn in turns] == [2, 0, 0]
     assert [turn.stop for turn in turns] == ["length"] * 3
-    tokens = episode.attempts[0].tokens
-    assert tokens is not None
+    [tokens] = episode.attempts[0].tokens
     assert [i for i, was in enumerate(tokens.sampled) if was] == [prompt, prompt + 1]
 
 

@@ -9,7 +9,7 @@ from dataclasses import fields
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
@@ -28,7 +28,7 @@ from erl_envs.eval.runfolder import RunFolder
 from erl_envs.eval.table import print_run
 from erl_envs.extras import missing_extra
 from erl_envs.options import read_pair
-from erl_envs.policies import Sampling, nano
+from erl_envs.policies import Sampling, Thoughts, nano
 from erl_envs.policies.openai import DEFAULT_URL
 
 ENVS, DEFAULT_POLICY = ("frozenlake", "sokoban", "hotpotqa"), "nano"
@@ -62,6 +62,19 @@ def build_parser() -> argparse.ArgumentParser:
     add("--top-k", type=int, default=Sampling.top_k, help="0 keeps all")
     add("--max-tokens", type=int, default=Sampling.max_tokens, help="of one message")
     add("--base-url", default=DEFAULT_URL, help="server of openai: policies")
+    add(
+        "--thoughts",
+        choices=get_args(Thoughts),
+        default=argparse.SUPPRESS,
+        help="what becomes of earlier turns' thoughts; by default what the model's template does",
+    )
+    add(
+        "--template",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for the policy's chat template, such as enable_thinking=false",
+    )
     add("--tools", action="store_true", help="openai: policies get the environment's tools")
     add("--concurrency", type=_positive, default=64, help="most episodes at a time")
     add("--executor", choices=("local", "ray"), default="local", help="ray: a cluster's workers")
@@ -172,7 +185,15 @@ def _executor(args: argparse.Namespace, config: Config) -> Executor:
         raise ValueError(f"{who} writes no reflections; give --reflector one of the models")
     if config.attempts == 1 and args.reflector:
         raise ValueError("--reflector needs --attempts 2")
-    actor = partial(policies.load, args.policy, args.base_url, args.concurrency, args.tools)
+    actor = partial(
+        policies.load,
+        args.policy,
+        args.base_url,
+        args.concurrency,
+        args.tools,
+        thoughts=getattr(args, "thoughts", None),
+        template=dict(map(read_pair, args.template)),
+    )
     reflector = (
         None
         if args.reflector in (None, args.policy)

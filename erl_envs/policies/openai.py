@@ -11,8 +11,16 @@ from typing import Any
 
 import httpx
 
-from erl_envs.core import TextEnv, Usage
-from erl_envs.policies.base import Completion, Conversation, Policy, PolicyError, Sampling
+from erl_envs.core import Message, TextEnv, Usage
+from erl_envs.policies.base import (
+    Completion,
+    Conversation,
+    Policy,
+    PolicyError,
+    Sampling,
+    Thoughts,
+    without_thoughts,
+)
 from erl_envs.web import read_url
 
 DEFAULT_URL = "https://api.openai.com/v1"
@@ -41,6 +49,8 @@ class OpenAI(Policy):
         timeout: float = 120.0,
         backoff: float = 0.5,
         tools: bool = False,
+        thoughts: Thoughts | None = None,
+        extra_body: Mapping[str, Any] | None = None,
     ) -> None:
         """A client; no request is made yet.
 
@@ -52,6 +62,9 @@ class OpenAI(Policy):
             timeout: Seconds to wait for an answer.
             backoff: Seconds before the first retry; doubled for each further one.
             tools: Offer the environment's tools; a call becomes the message that means the same.
+            thoughts: What becomes of earlier turns' thoughts; None leaves it to the server's
+                template, which is told all.
+            extra_body: What else a request holds, for options that one server alone knows.
 
         Raises:
             ValueError: The URL is not one or carries a password; no header can carry the key.
@@ -62,6 +75,8 @@ class OpenAI(Policy):
         self.revision = model + WITH_TOOLS if tools else model
         self.concurrency, self.retries, self.backoff = concurrency, retries, backoff
         self.timeout, self.tools = timeout, tools
+        self.thoughts, self.extra_body = thoughts, dict(extra_body or {})
+        self.template = self.extra_body.get("chat_template_kwargs", {})
         self._key = _key()
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
@@ -81,7 +96,7 @@ class OpenAI(Policy):
     def _ask(self, conversation: Conversation, sampling: Sampling) -> Completion | PolicyError:
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": conversation.messages,
+            "messages": self._history(conversation.messages),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
@@ -94,12 +109,16 @@ class OpenAI(Policy):
         env = conversation.env if offered else None
         if env is not None and env.tools:
             body["tools"] = list(env.tools)
+        body.update(self.extra_body)
         began = time.perf_counter()
         try:
             reply = self._post(body)
         except PolicyError as error:
             return error
         return self._completion(reply, time.perf_counter() - began, env)
+
+    def _history(self, messages: list[Message]) -> list[Message]:
+        return without_thoughts(messages) if self.thoughts == "strip" else messages
 
     def _post(self, body: dict[str, Any]) -> Any:
         """The server's reply.
