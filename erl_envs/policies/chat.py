@@ -28,6 +28,9 @@ _THOUGHT = "ErlThought"
 DATE = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
 """What a template is told that it is today: a seed's episodes must not change at midnight."""
 
+_PARTS = "aAbBdHIjmMpSyYZ"
+"""What of a date a template may write, as `strftime` names it."""
+
 OURS = frozenset({"messages", "add_generation_prompt", "tools", "documents", "strftime_now"})
 """What a template is told that is not the user's to say."""
 
@@ -71,9 +74,9 @@ class ChatTokens:
             )
         self.tokenizer = tokenizer
         self.options = dict(options)
-        self._told = {"strftime_now": DATE.strftime, **options}
         try:
-            _check_options(tokenizer.get_chat_template(), options, name)
+            self._source = _pinned(tokenizer.get_chat_template())
+            _check_options(self._source, options, name)
             self.takes_system = self._takes_system()
             self._study_answers()
             self._study_thoughts(thoughts)
@@ -151,7 +154,11 @@ class ChatTokens:
 
     def _template(self, messages: Sequence[Message], generate: bool = True) -> str:
         text: str = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=generate, **self._told
+            messages,
+            chat_template=self._source,
+            tokenize=False,
+            add_generation_prompt=generate,
+            **self.options,
         )
         return text
 
@@ -190,7 +197,10 @@ class ChatTokens:
         self._before_end, self.end_of_turn = self._end(after) or self._end(next_turn) or ("", [])
         blank, ends = self._end(next_turn) or ("", [])
         self._history_end = ends[0] if ends and not blank else None
-        continued = self._template([_USER, _ANSWER, _USER]).startswith(prompt)
+        # as `message` would tell it, from the thought that the prompt opened on
+        opened = f"{self.opening}{_THOUGHT}{closing_of(self.opening)}{answer}"
+        told = Message(role="assistant", content=opened if self.opening else answer)
+        continued = self._template([_USER, told, _USER]).startswith(prompt)
         ends_alike = not self.end_of_turn or self._history_end in self.end_of_turn
         self._appends = continued and ends_alike
 
@@ -209,8 +219,8 @@ class ChatTokens:
 
     def _study_thoughts(self, asked: Thoughts | None) -> None:
         """Find out what the template does with an earlier answer's thoughts."""
-        source = self.tokenizer.get_chat_template()
-        known = [form for form in (HARMONY, *FORMS) if any(marker in source for marker in form)]
+        forms = (HARMONY, *FORMS)
+        known = [form for form in forms if any(marker in self._source for marker in form)]
         opening, closing = (known or FORMS)[0]
         answer = _ANSWER["content"]
         thinks = Message(role="assistant", content=f"{opening}{_THOUGHT}{closing}{answer}")
@@ -223,6 +233,18 @@ class ChatTokens:
         self.thoughts: Thoughts = asked or ("keep" if keeps else "strip")
         # a template that strips cannot say how thoughts are kept: as they were sampled
         self._appends = self._appends or (self.thoughts == "keep" and not keeps)
+
+
+def _pinned(source: str) -> str:
+    """A template to which it is always `DATE`: transformers' own `strftime_now` asks the clock.
+
+    No function can be handed to a template, but one may define a macro, and a pinned date's parts
+    are constants.
+    """
+    if "strftime_now" not in source:
+        return source
+    parts = "".join(f" | replace('%{sign}', '{DATE.strftime('%' + sign)}')" for sign in _PARTS)
+    return f"{{% macro strftime_now(format) %}}{{{{ format{parts} }}}}{{% endmacro %}}\n{source}"
 
 
 def _check_options(source: str, options: Mapping[str, Any], name: str) -> None:
