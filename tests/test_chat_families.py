@@ -359,11 +359,7 @@ def test_an_answer_with_thoughts_is_learnt_as_it_was_sampled(name: str) -> None:
 
 def test_a_template_is_told_what_it_knows_and_refuses_the_rest() -> None:
     tokenizer = FAMILIES["Qwen3"].tokenizer()
-    unknown: list[dict[str, Any]] = [
-        {"enable_thinkin": False},
-        {"messages": []},
-        {"content": 1, "x": 2},
-    ]
+    unknown: list[dict[str, Any]] = [{"enable_thinkin": 0}, {"messages": []}, {"content": 1}]
     for options in unknown:
         with pytest.raises(ValueError, match=r"^the chat template of q takes no '\w+'$"):
             ChatTokens(tokenizer, [], "q", options=options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -253,7 +254,9 @@ def _check_options(source: str, options: Mapping[str, Any], name: str) -> None:
     Raises:
         ValueError: It does not mention one.
     """
-    names = {value for _, kind, value in jinja2.Environment().lex(source) if kind == "name"}
+    lexed = [token[1:] for token in jinja2.Environment().lex(source) if token[1] != "whitespace"]
+    # a name behind a dot is a message's, not the template's
+    names = {two[1] for one, two in pairwise(lexed) if two[0] == "name" and one[1] != "."}
     for option in options:
         if option in OURS or option not in names:
             raise ValueError(f"the chat template of {name} takes no {option!r}")
