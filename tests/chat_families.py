@@ -7,6 +7,7 @@ a family says by default is cut to a few words; tools and images are left out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -322,3 +323,13 @@ FAMILIES: Mapping[str, Family] = {
     "OLMo 2": Family(_OLMO_2, ("<|endoftext|>",), bos="<|endoftext|>"),
     "OLMo 3 Think": Family(_OLMO_3_THINK, _IM),
 }
+
+
+def pieces(text: str, tokenizer: Any) -> tuple[list[int], list[bool]]:
+    """Ids of a golden text, and which were sampled: those between « and »."""
+    ids: list[int] = []
+    sampled: list[bool] = []
+    for number, piece in enumerate(re.split("[«»]", text)):
+        own = tokenizer.encode(piece, add_special_tokens=False)
+        ids, sampled = [*ids, *own], [*sampled, *[number % 2 == 1] * len(own)]
+    return ids, sampled

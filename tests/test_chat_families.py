@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from chat_families import FAMILIES, Family, RealQwen
+from chat_families import FAMILIES, Family, RealQwen, pieces
 
 from erl_envs.core import Message, Tokens
 from erl_envs.policies.base import Conversation, Thoughts
@@ -229,16 +229,6 @@ def check(game: Conversation, golden: Sequence[str], tokenizer: Any) -> None:
         ids, sampled = pieces(text, tokenizer)
         assert (part.ids, part.sampled) == (ids, sampled)
         assert [logprob < 0 for logprob in part.logprobs] == sampled
-
-
-def pieces(text: str, tokenizer: Any) -> tuple[list[int], list[bool]]:
-    """Ids of a golden text, and which of them were sampled."""
-    ids: list[int] = []
-    sampled: list[bool] = []
-    for number, piece in enumerate(re.split("[«»]", text)):
-        own = tokenizer.encode(piece, add_special_tokens=False)
-        ids, sampled = [*ids, *own], [*sampled, *[number % 2 == 1] * len(own)]
-    return ids, sampled
 
 
 @pytest.mark.parametrize("name", FAMILIES)

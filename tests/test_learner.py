@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,8 @@ def naive_loss(
                 losses = losses + cfg.kl_weight * (gap.exp() - gap - 1)
             over = {
                 "token_mean": sum(sum(p.sampled) for p in policy),
-                "seq_mean_token_sum": len(policy),
-                "constant": len(policy) * cfg.constant,
+                "seq_mean_token_sum": sum(s.share for s in policy),
+                "constant": sum(s.share for s in policy) * cfg.constant,
             }[cfg.aggregation]
             total = total + losses.sum() / over
     return total
@@ -105,6 +106,29 @@ def naive_gradients(net: Any, samples: Sequence[Sample], cfg: Config, **more: An
     net.zero_grad()
     naive_loss(net, samples, cfg, **more).backward()
     return {name: p.grad for name, p in net.named_parameters()}
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "seq_mean_token_sum", "constant"])
+def test_an_attempt_in_two_stretches_counts_as_one(
+    aggregation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one attempt a stretch for each of its two answers, here after the same ids."""
+    cfg = Config(aggregation=aggregation)
+    first, *others = POLICY
+    gap = 19 // 2  # the id between its two runs of sampled ones
+    parts = [
+        replace(first, sampled=[was and early == (t < gap) for t, was in enumerate(first.sampled)])
+        for early in (True, False)
+    ]
+    parts = [
+        replace(p, logprobs=[v * was for v, was in zip(p.logprobs, p.sampled, strict=True)])
+        for p in parts
+    ]
+    halves = [replace(p, share=0.5) for p in parts]
+    whole = gradients(Learner(model(), cfg, 0), [first, *others], monkeypatch)
+    split = gradients(Learner(model(), cfg, 0), [*halves, *others], monkeypatch)
+    assert_close(split, whole)
+    assert_close(split, naive_gradients(model(), [*halves, *others], cfg))
 
 
 def assert_close(ours: dict[str, Any], theirs: dict[str, Any], rtol: float = 1e-6) -> None:

@@ -65,7 +65,6 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--thoughts",
         choices=get_args(Thoughts),
-        default=argparse.SUPPRESS,
         help="what becomes of earlier turns' thoughts; by default what the model's template does",
     )
     add(
@@ -191,7 +190,7 @@ def _executor(args: argparse.Namespace, config: Config) -> Executor:
         args.base_url,
         args.concurrency,
         args.tools,
-        thoughts=getattr(args, "thoughts", None),
+        thoughts=args.thoughts,
         template=dict(map(read_pair, args.template)),
     )
     reflector = (

@@ -11,8 +11,9 @@ from typing import Any
 
 import jinja2
 
-from erl_envs.records import Episode
+from erl_envs.records import Episode, Message
 from erl_envs.rollout import THRESHOLD
+from erl_envs.thoughts import split_thoughts
 
 
 def render_report(
@@ -47,7 +48,7 @@ def render_report(
         total=len(episodes),
         threshold=THRESHOLD,
         home=home,
-        data=_pack([episode.to_json() for episode in shown]),
+        data=_pack([_read(episode) for episode in shown]),
     )
     # a lone surrogate in a policy's name or an option; the transcripts are base64 by now
     return page.lstrip().encode("utf-8", "replace").decode()
@@ -63,6 +64,21 @@ def _pick(episodes: Sequence[Episode], limit: int) -> list[Episode]:
         place = {(env, task): n for env in ids for n, task in enumerate(sorted(ids[env]))}
         episodes = sorted(episodes, key=lambda e: (e.sample, place[e.key[:2]], e.key))[:limit]
     return sorted(episodes, key=lambda episode: episode.key)
+
+
+def _read(episode: Episode) -> dict[str, Any]:
+    """An episode as the page reads it: what a policy thinks apart from what it says."""
+    data = episode.to_json()
+    for told in (*data["attempts"], *([data["reflection"]] if data["reflection"] else [])):
+        told["messages"] = [_without_thoughts(message) for message in told["messages"]]
+    return data
+
+
+def _without_thoughts(message: Message) -> dict[str, str]:
+    thoughts, said = split_thoughts(message["content"])
+    if message["role"] != "assistant" or not thoughts:
+        return {**message}
+    return {**message, "content": said.lstrip("\n"), "thoughts": thoughts.strip()}
 
 
 def _pack(value: object) -> str:
