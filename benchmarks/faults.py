@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ def rows(home: Path, kills: int, episodes: int) -> list[Row]:
         kills: Of each command.
         episodes: Of the long run.
     """
-    commands = [kind(home / kind.name.replace(" ", "-").replace(",", "")) for kind in COMMANDS]
+    commands = [kind(home / re.sub("[^a-z]+", "-", kind.name)) for kind in COMMANDS]
     return [
         *(Kill(command, kills) for command in commands),
         *(KillInside(command, kills) for command in commands),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from erl_envs.arguments import OK
-from faulty.commands import Evaluation, Fault, differences, environment, run, start
+from faulty.commands import SECONDS, Evaluation, Fault, differences, environment, run, start
 from faulty.row import CommandRow, Row
 
 
@@ -39,25 +40,26 @@ class Output(CommandRow):
         """Run, compare."""
         out = self.fresh()
         ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
-        line = " ".join(f"'{word}'" for word in [sys.executable, *self.command.argv(out)])
         code = out.parent / "code"
+        line = f"{shlex.join([sys.executable, *self.command.argv(out)])}; echo $? >'{code}'"
         done = subprocess.run(
-            ["/bin/sh", "-c", f"{{ {line}; echo $? >'{code}'; }} {self.REDIRECTS[trial]}"],
+            ["/bin/sh", "-c", f"{{ {line}; }} {self.REDIRECTS[trial]}"],
             env=environment(**(ascii_only if trial == "ASCII" else {})),
-            cwd=code.parents[0],
+            cwd=out.parent,
             capture_output=True,
-            timeout=600,
+            timeout=SECONDS,
             check=False,
         )
-        while not code.exists():  # the reader is the last of a pipe, and gone at once
+        until, ended = time.monotonic() + SECONDS, ""
+        while not ended:  # the reader is the last of a pipe, and gone at once
+            if time.monotonic() > until:
+                raise Fault(f"it has not ended: {done.stderr[-300:]!r}")
             time.sleep(0.1)
-        status = code.read_text(encoding="utf-8").strip()
-        if status != "0" or b"Traceback" in done.stderr:
-            raise Fault(f"it ended with {status}: {done.stderr[-300:]!r}")
-        return f"{len(differing)} parts differ" if (differing := self._compare(out)) else ""
-
-    def _compare(self, out: Path) -> list[str]:
-        return differences(self.command, self.whole()[0], out)
+            ended = code.read_text(encoding="utf-8").strip() if code.exists() else ""
+        if ended != "0" or b"Traceback" in done.stderr:
+            raise Fault(f"it ended with {ended}: {done.stderr[-300:]!r}")
+        differing = differences(self.command, self.whole()[0], out)
+        return f"{len(differing)} parts differ" if differing else ""
 
 
 class Variations(CommandRow):

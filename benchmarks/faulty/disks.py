@@ -51,12 +51,13 @@ class DiskRow(CommandRow):
         told = [line for line in done.err.splitlines() if "cannot write" in line]
         if done.code not in allowed or not told or "Traceback" in done.err:
             raise Fault(f"it ended with {done.code}: {done.err.strip()[-300:]}")
-        for path in out.rglob("*.json*") if out.exists() else ():
-            if path.is_file() and not path.name.startswith("."):
-                text = path.read_text(encoding="utf-8")
-                lines = text.splitlines() if path.suffix == ".jsonl" else [text]
-                for line in lines:
+        for path in sorted([*out.rglob("*.json"), *out.rglob("*.jsonl")]):
+            text = path.read_text(encoding="utf-8")
+            try:
+                for line in text.splitlines() if path.suffix == ".jsonl" else [text]:
                     json.loads(line)
+            except ValueError as error:
+                raise Fault(f"{path.name} is not whole: {error}") from error
         return True
 
 
