@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,34 @@ class TestTrainer:
             1
         ]
         assert main([*learn, "--epochs", "1"]) == USAGE  # that one is finished
+
+    def test_tensorboard_s_thread_says_nothing_more(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        pytest.importorskip("tensorboard")
+        from erl_trainer.metrics import Trackers
+
+        monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+        before = set(threading.enumerate())
+        trackers = Trackers(["tensorboard"], tmp_path, {}, 0)
+        mine = set(threading.enumerate()) - before
+        with (
+            small_disk(20_000),
+            pytest.raises(WriteError, match="tensorboard: File too large"),
+        ):
+            trackers.write(1, {f"metric {number}": 1.0 for number in range(1000)})
+            trackers.close()
+        for thread in mine:
+            thread.join(60)
+        assert mine and "Traceback" not in capfd.readouterr().err
+
+        def fail() -> None:
+            raise KeyError("another thread's")
+
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        assert "another thread's" in capfd.readouterr().err
 
     def test_figures_stay_as_they_were(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

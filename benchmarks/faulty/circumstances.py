@@ -16,7 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from erl_envs.arguments import OK
-from faulty.commands import SECONDS, Evaluation, Fault, differences, environment, run, start
+from faulty.commands import (
+    SECONDS,
+    Command,
+    Evaluation,
+    Fault,
+    differences,
+    environment,
+    run,
+    start,
+)
 from faulty.row import CommandRow, Row
 
 
@@ -67,6 +76,11 @@ class Variations(CommandRow):
 
     kind = "other circumstances"
 
+    def __init__(self, command: Command) -> None:
+        """Args: command: What is run."""
+        super().__init__(command)
+        self.how = "bit for bit, but by rounding:"
+
     CIRCUMSTANCES = {  # noqa: RUF012
         "hash seed 1": {"PYTHONHASHSEED": "1"},
         "hash seed 4242": {"PYTHONHASHSEED": "4242"},
@@ -103,12 +117,12 @@ class Variations(CommandRow):
         ours, theirs = self.command.result(out), self.command.result(whole)
         differing = [name for name in theirs if ours.get(name) != theirs[name]]
         if not differing:
-            return "bit for bit"
+            return ""
         # random play computes nothing; else sums may be taken in another order
         rounds = trial == "two threads" or trial not in self.CIRCUMSTANCES
         if not rounds or type(self.command) is Evaluation:
             raise Fault(f"{len(differing)} of {len(theirs)} parts differ: {differing[:3]}")
-        return f"rounding: {len(differing)} of {len(theirs)} parts differ{_distance(whole, out)}"
+        return f"{trial}: {len(differing)} of {len(theirs)} parts differ{_distance(whole, out)}"
 
 
 class ManyEpisodes(Row):
