@@ -160,7 +160,7 @@ def check(config: Config) -> None:
     for cannot, why in (
         (
             config.thoughts == "strip",
-            "it takes one sequence an attempt, and without its thoughts an attempt is several",
+            "without its earlier thoughts an attempt is several: TRL takes one sequence an attempt",
         ),
         (config.distill == "on_policy_kl", "distill 'on_policy_kl' needs a teacher's logits"),
         (config.updates != "joint", "updates 'staged' need three optimizer steps"),

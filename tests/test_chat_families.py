@@ -303,6 +303,17 @@ def test_a_prompt_that_opens_a_thought_is_told_in_the_message() -> None:
     assert {chat_of(name).opening for name in ("Qwen3", "Qwen3 not thinking", "gpt-oss")} == {""}
 
 
+def test_a_system_message_stays_where_it_was_told_first() -> None:
+    """Mistral's template moves it to the last question, where it would be told a second time."""
+    chat = chat_of("Mistral 7B", "strip")
+    assert not chat.takes_system
+    golden = [
+        f"<s>[INST] Rules\n\nPlay[/INST]«<think>\nRules</think>{UP}</s>»",
+        f"<s>[INST] Rules\n\nPlay[/INST] {UP}</s>[INST] Again[/INST]«{DOWN}</s>»",
+    ]
+    check(play(chat, f"<think>\nRules</think>{UP}", DOWN), golden, chat.tokenizer)
+
+
 def test_a_template_that_ends_answers_with_a_blank_is_followed_where_the_model_does() -> None:
     chat = chat_of("Llama 2")
     golden = f"{LLAMA_2}« {UP} </s>»<s>[INST] Again [/INST]« {DOWN} </s>»"

@@ -493,6 +493,13 @@ def judged(critic: Critic, monkeypatch: pytest.MonkeyPatch) -> tuple[HotpotQA, l
     return play("<search>Oskelt</search>", "\\boxed{Oskelt}", judge="openai:critic")
 
 
+def test_what_a_judge_thinks_is_no_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    env, _ = judged(Critic(Completion("<think>The answer?</think>\n\nSearch on.")), monkeypatch)
+    assert env.feedback().text.endswith("\nSearch on.") and "think" not in env.feedback().text
+    with pytest.raises(EnvError, match="it wrote nothing"):
+        judged(Critic(Completion("<think>The answer?")), monkeypatch)
+
+
 def test_a_judge_writes_the_text_and_never_the_reward(monkeypatch: pytest.MonkeyPatch) -> None:
     critic = Critic(Completion("You stopped one step early. Reward: 1."))
     env, steps = judged(critic, monkeypatch)

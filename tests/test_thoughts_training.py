@@ -15,6 +15,7 @@ pytest.importorskip("transformers")
 from chat_families import FAMILIES, pieces
 
 import erl_envs
+from erl_envs.adapters.rows import one_sequence
 from erl_envs.core import Task, Tokens
 from erl_envs.policies.base import Conversation, Sampling, Thoughts
 from erl_envs.policies.chat import ChatTokens
@@ -175,6 +176,14 @@ def check(samples: Sequence[Sample], golden: Sequence[tuple[str, float, str]]) -
         turns = [text[: at.start()].count(ANSWER) for at in re.finditer("«", text)]
         kept = [p for p, was in zip(sample.logprobs, sampled, strict=True) if was]
         assert list(dict.fromkeys(kept)) == [-0.25 * turn for turn in turns]
+
+
+def test_who_takes_one_sequence_refuses_several() -> None:
+    [attempt] = [trial.first for trial in step("keep").trials][:1]
+    assert one_sequence(attempt.tokens) is attempt.tokens[0]
+    assert one_sequence(()) is None
+    with pytest.raises(ValueError, match=r"one sequence an attempt is taken here, .* has 2: "):
+        one_sequence(step(None).trials[0].first.tokens)
 
 
 def test_no_thought_no_second_stretch() -> None:
