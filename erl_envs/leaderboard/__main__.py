@@ -19,6 +19,7 @@ from erl_envs.leaderboard.build import markdown, read_boards, write_site
 from erl_envs.leaderboard.copies import Shelf
 from erl_envs.leaderboard.proposed import HOME as ENTRIES
 from erl_envs.leaderboard.proposed import extract
+from erl_envs.leaderboard.renew import renew
 from erl_envs.leaderboard.submit import Entry, read_run, submit
 from erl_envs.leaderboard.tracks import TRACKS, find
 from erl_envs.leaderboard.verify import Verified, check_place, verify
@@ -69,6 +70,9 @@ def build_parser() -> argparse.ArgumentParser:
     proposed.add_argument("repository", type=Path, help="has both commits; nothing is checked out")
     proposed.add_argument("base", help="id of the commit of before")
     proposed.add_argument("head", help="id of the commit that adds")
+
+    carry = commands.add_parser("renew", help="carry entries to their tracks' present versions")
+    carry.add_argument("folders", nargs="+", type=Path)
 
     build = commands.add_parser("build", help="replay all, write the pages")
     build.add_argument("--home", type=Path, default=HOME, help="has submissions/, gets README.md")
@@ -169,6 +173,17 @@ def _row(verified: Verified) -> str:
     )
 
 
+def _renew(args: argparse.Namespace) -> int:
+    code = OK
+    for folder in args.folders:
+        try:
+            print(_row(renew(folder)))
+        except (Refused, OSError) as error:
+            print(f"{one_line(folder, 200)} is not renewed: {one_line(error)}", file=sys.stderr)
+            code = FAILED
+    return code
+
+
 def _build(args: argparse.Namespace) -> int:
     submissions = args.home / "submissions"
     if not submissions.is_dir():
@@ -188,6 +203,7 @@ _COMMANDS = {
     "submit": _submit,
     "verify": _verify,
     "proposed": _proposed,
+    "renew": _renew,
     "build": _build,
 }
 

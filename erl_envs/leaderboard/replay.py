@@ -46,6 +46,18 @@ def replay(env: TextEnv, job: Job, attempts: int, recorded: Mapping[str, Any]) -
     Raises:
         Refused: It lacks messages, has more than were played, or says otherwise.
     """
+    played = play_again(env, job, attempts, recorded)
+    for where, own, stated in differences(played.to_json(), recorded):
+        raise Refused(f"{where}: the submission has {stated}, replay gives {own}")
+    return played
+
+
+def play_again(env: TextEnv, job: Job, attempts: int, recorded: Mapping[str, Any]) -> Episode:
+    """Play the recorded messages, whatever else the record says.
+
+    Raises:
+        Refused: It lacks messages, or has more than were played.
+    """
     said = spoken(recorded)
     play = episode(env, job, attempts)
     ask = next(play)
@@ -64,8 +76,6 @@ def replay(env: TextEnv, job: Job, attempts: int, recorded: Mapping[str, Any]) -
         raise Refused(f"{_STAGES[message.stage]} goes on after its end")
     if not played.valid:
         raise Refused(f"cannot be replayed: {played.error or played.attempts[-1].error}")
-    for where, own, stated in differences(played.to_json(), recorded):
-        raise Refused(f"{where}: the submission has {stated}, replay gives {own}")
     return played
 
 

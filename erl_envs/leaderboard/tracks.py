@@ -146,10 +146,19 @@ def _own_turns(env: str, split: str) -> bool:
     return split == "hard" and env != "hotpotqa"
 
 
+def _version(env: str, split: str) -> int:
+    """Count the changes of what is measured.
+
+    All tracks: thoughts are no acts, the full prompts say what two actions mean, and in a world
+    naming both of a choice earns nothing. The games' `hard`: a task says its own turns.
+    """
+    return 2 + _own_turns(env, split)
+
+
 def _all() -> list[Track]:
     two: list[tuple[int, Level]] = [(2, level) for level in LEVELS]
     return [
-        Track(env, split, rules, feedback, attempts, version=1 + _own_turns(env, split))
+        Track(env, split, rules, feedback, attempts, _version(env, split))
         for env, split in HASHES
         for rules in get_args(Rules)
         for attempts, feedback in [(1, "outcome"), *two]
