@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import NoReturn
 
+from erl_envs.secrets import redact_error
+
 OK, FAILED, USAGE, INVALID, INTERRUPTED = 0, 1, 2, 3, 130
 """All well; it did not succeed; a bad argument; a part of it is missing; interrupted."""
 
@@ -21,5 +23,10 @@ class Parser(argparse.ArgumentParser):
 
 def complain(error: object) -> int:
     """Tell a person what is wrong, in one line; the exit code of a bad argument."""
-    print(f"error: {error}", file=sys.stderr)
+    tell(f"error: {error}")
     return USAGE
+
+
+def tell(line: str) -> None:
+    """Tell a person something beside the results; it tells no secret."""
+    print(redact_error(line), file=sys.stderr)

@@ -33,6 +33,7 @@ from erl_envs.records import (
     canonical_json,
     digest,
 )
+from erl_envs.secrets import redact_error
 from erl_envs.spaces import MAX_ACTION, MAX_OBSERVATION, UnicodeText
 
 __all__ = [
@@ -64,6 +65,10 @@ class EnvError(RuntimeError):
 
     `erl_envs.rollout` marks the attempt invalid with this reason; it is never a reward of 0.
     """
+
+    def __init__(self, reason: str) -> None:
+        """A failure and its reason, in which no secret is told."""
+        super().__init__(redact_error(reason))
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from erl_envs.secrets import redact
+
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file, replacing what is there at once."""
+    """Write a text file, without secrets, replacing what is there at once."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", newline="\n")
+    part.write_text(redact(text), encoding="utf-8", newline="\n")
     part.replace(path)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from erl_envs.arguments import OK, Parser, complain
 from erl_envs.options import read_pair
+from erl_envs.secrets import redacted_errors
 
 if TYPE_CHECKING:
     import uvicorn
@@ -48,6 +49,7 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((address[0], port, *address[2:]), family=family)
 
 
+@redacted_errors()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(prog="python -m erl_envs.serve", description=__doc__)

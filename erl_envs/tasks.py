@@ -21,6 +21,7 @@ from erl_envs.arguments import OK, Parser, complain
 from erl_envs.core import EnvError, Reference, Task, TextEnv, canonical_json, digest
 from erl_envs.options import build, read_pair
 from erl_envs.retrieval.base import RetrievalError
+from erl_envs.secrets import redacted_errors
 
 
 def splits(env: str, **options: Any) -> list[str]:
@@ -138,6 +139,7 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.5f}"
 
 
+@redacted_errors()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(prog="python -m erl_envs.tasks", description=__doc__)

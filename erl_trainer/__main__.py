@@ -18,6 +18,7 @@ from erl_envs.arguments import INTERRUPTED, OK, Parser, complain
 from erl_envs.eval.progress import show_progress
 from erl_envs.files import read_json
 from erl_envs.options import read_pair
+from erl_envs.secrets import redacted_errors
 from erl_trainer.config import Config, configure
 
 COMMANDS = "train, curves, nano, sft"
@@ -29,6 +30,7 @@ _GOES_ON = {
 }
 
 
+@redacted_errors()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from erl_envs.arguments import FAILED, OK
+from erl_envs.arguments import FAILED, OK, tell
 from erl_envs.files import read_json, write_whole
 from erl_envs.policies import PolicyError, nano
 from erl_envs.policies.local import context_length
 from erl_envs.policies.transformers import load as load_model
 from erl_envs.policies.transformers import revision
+from erl_envs.secrets import redact_json
 from erl_trainer import checkpoint
 from erl_trainer.config import FREE, Config, to_json
 from erl_trainer.context import check_context, needed_context
@@ -54,7 +54,7 @@ def start(
     join()  # whoever was launched with this one is known from here on
     if not is_first():
         say = progress = _say_nothing
-    written = json.loads(json.dumps({**names, **to_json(config)}))
+    written = redact_json(json.loads(json.dumps({**names, **to_json(config)})))
     check_folder(written, out, resume)
     check_loggers(config.loggers)
     found = held_checkpoint(out) if resume else None
@@ -87,10 +87,7 @@ def start(
             write_whole(out / STOPPED, json.dumps(done) + "\n")
             saved = checkpoint.latest(out / "checkpoints")
             goes_on = f"from {saved}" if saved else "from the beginning"
-            print(
-                f"stopped at step {run.step}: {failure}; --resume goes on {goes_on}",
-                file=sys.stderr,
-            )
+            tell(f"stopped at step {run.step}: {failure}; --resume goes on {goes_on}")
         return FAILED
     finally:
         run.sampler.policy.close()
@@ -127,7 +124,7 @@ def check_folder(written: Mapping[str, Any], out: Path, resume: bool) -> None:
     if path.exists():
         if not resume:
             raise ValueError(f"{out} holds a run; go on with it by --resume, or give another --out")
-        held = read_json(path)
+        held = redact_json(read_json(path))
         free = {"steps", *FREE}  # more steps are the same run
         for name in sorted(set(written) - free):
             if held.get(name) != written[name]:

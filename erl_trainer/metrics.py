@@ -11,6 +11,7 @@ from typing import Any
 from erl_envs.core import Attempt
 from erl_envs.extras import missing_extra
 from erl_envs.files import write_whole
+from erl_envs.secrets import redact, redact_json
 from erl_trainer.config import Config, to_json
 from erl_trainer.types import DONE, STOPPED, Sample, Trial, sampled_ids
 
@@ -79,7 +80,7 @@ class Log:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line."""
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.write(redact(json.dumps(line, ensure_ascii=False)) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -159,7 +160,9 @@ class Writer:
         self._tokenizer, self._every = tokenizer, config.sample_every
         self._metrics = Log(folder / "metrics.jsonl", measured)
         self._samples = Log(folder / "samples.jsonl", sampled)
-        self._trackers = Trackers(config.loggers, folder, to_json(config), measured + 1)
+        self._trackers = Trackers(
+            config.loggers, folder, redact_json(to_json(config)), measured + 1
+        )
 
     def metrics(self, step: int, line: Mapping[str, float]) -> None:
         """Write a step's numbers."""

@@ -19,6 +19,7 @@ from rich.console import Console
 from erl_envs.arguments import Parser
 from erl_envs.core import Episode, Message, Task
 from erl_envs.eval.progress import show_progress
+from erl_envs.files import write_whole
 from erl_envs.policies import nano
 from erl_envs.policies.base import Conversation
 from erl_envs.policies.chat import ChatTokens
@@ -91,7 +92,7 @@ def _record(args: argparse.Namespace) -> Iterator[Record]:
     try:
         told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
         told["runs"] = [str(run) for run in args.runs]
-        (args.out / "config.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        write_whole(args.out / "config.json", json.dumps(told, indent=1) + "\n")
         log = Log(args.out / "metrics.jsonl", 0)
         with show_progress("updates") as progress:
 

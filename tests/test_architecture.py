@@ -21,6 +21,7 @@ LAYERS = [
         "erl_envs.files",
         "erl_envs.spaces",
         "erl_envs.packing",
+        "erl_envs.secrets",
     },
     {"erl_envs.options"},
     {"erl_envs.core"},

@@ -22,6 +22,8 @@ import httpx
 from erl_envs.adapters import rows as shared
 from erl_envs.adapters.versions import require
 from erl_envs.core import Message, TextEnv
+from erl_envs.secrets import redact, redact_error
+from erl_envs.web import check_server, join
 
 require("rllm", "0.3")
 
@@ -132,15 +134,16 @@ async def _ask(client: httpx.AsyncClient, config: AgentConfig, messages: Sequenc
     """
     sampling = getattr(config, "sampling_params", {}) or {}
     body = {**sampling, "model": config.model, "messages": messages}
-    url = f"{config.base_url.rstrip('/')}/chat/completions"
+    check_server(config.base_url, "base URL", "http://localhost:8000/v1")
+    url = join(config.base_url, "chat/completions")
     try:
         # rLLM's gateway knows a session by its URL and asks for no key
         response = await client.post(url, json=body, headers={"Authorization": "Bearer EMPTY"})
         response.raise_for_status()
         text = response.json()["choices"][0]["message"]["content"] or ""
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise RuntimeError(f"no message from {url}: {why[:300]}") from error
+        why = " ".join(redact_error(f"{type(error).__name__}: {error}").split())
+        raise RuntimeError(f"no message from {redact_error(url)}: {why[:300]}") from error
     if not isinstance(text, str):
-        raise RuntimeError(f"no message from {url}: its content is no text")
-    return text
+        raise RuntimeError(f"no message from {redact_error(url)}: its content is no text")
+    return redact(text)

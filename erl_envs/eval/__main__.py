@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from erl_envs import policies, registry
-from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain
+from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain, tell
 from erl_envs.eval.progress import show_progress
 from erl_envs.eval.run import (
     REFLECTION_TEMPERATURE,
@@ -30,6 +30,7 @@ from erl_envs.extras import missing_extra
 from erl_envs.options import read_pair
 from erl_envs.policies import Sampling, nano
 from erl_envs.policies.openai import DEFAULT_URL
+from erl_envs.secrets import redacted_errors
 
 ENVS, DEFAULT_POLICY = ("frozenlake", "sokoban", "hotpotqa"), "nano"
 
@@ -72,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@redacted_errors()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = build_parser().parse_args(argv)
@@ -188,11 +190,7 @@ def _executor(args: argparse.Namespace, config: Config) -> Executor:
         from erl_envs.eval.executor_ray import RayExecutor
     except ImportError as error:
         raise missing_extra("workers on a cluster", "ray", error) from error
-    return RayExecutor(config, actor, reflector, args.workers, args.worker_gpus, _tell)
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
+    return RayExecutor(config, actor, reflector, args.workers, args.worker_gpus, tell)
 
 
 def _positive(text: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from erl_envs.core import Episode
 from erl_envs.files import read_json, write_whole
 from erl_envs.records import parse_episodes
+from erl_envs.secrets import redact, redact_json
 
 SCHEMA = 1
 
@@ -72,7 +73,8 @@ class RunFolder:
             raise ValueError(f"cannot resume {self.path}: {error}") from error
         if not isinstance(before, dict):
             raise ValueError(f"cannot resume {self.path}: run.json is no JSON object")
-        if changes := _differences(before, run):
+        # both as they are written: what a URL carries may have been renewed, and is no difference
+        if changes := _differences(redact_json(before), redact_json(dict(run))):
             raise ValueError(f"cannot resume {self.path} with another configuration: {changes}")
         played = parse_episodes(lines[: lines.rfind("\n") + 1], self.episodes_path)
         finished = [episode for episode in played if episode.valid]
@@ -111,7 +113,7 @@ class RunFolder:
 
 
 def _line(episode: Episode) -> str:
-    return json.dumps(episode.to_json(), ensure_ascii=True) + "\n"
+    return redact(json.dumps(episode.to_json(), ensure_ascii=True)) + "\n"
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> str:

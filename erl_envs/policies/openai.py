@@ -13,7 +13,8 @@ import httpx
 
 from erl_envs.core import TextEnv, Usage
 from erl_envs.policies.base import Completion, Conversation, Policy, PolicyError, Sampling
-from erl_envs.web import read_url
+from erl_envs.secrets import learn_key, redact, redact_error
+from erl_envs.web import check_server, join
 
 DEFAULT_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -26,8 +27,8 @@ _MAX_WAIT = 30.0
 class OpenAI(Policy):
     """Asks a server, at most `concurrency` requests at a time, with bounded retries.
 
-    The key comes from the environment variable OPENAI_API_KEY and goes nowhere but into the
-    request's header.
+    The key comes from the environment variable OPENAI_API_KEY; a user and password in the URL take
+    its place. Either goes into the request's header, and into nothing that comes back from here.
     """
 
     remote = True
@@ -46,7 +47,7 @@ class OpenAI(Policy):
 
         Args:
             model: Name that the server knows.
-            base_url: Up to and with `/v1`.
+            base_url: Up to and with `/v1`; may carry a user and password, and a query.
             concurrency: Most requests at a time.
             retries: Tries after the first, for failures that may pass.
             timeout: Seconds to wait for an answer.
@@ -54,11 +55,11 @@ class OpenAI(Policy):
             tools: Offer the environment's tools; a call becomes the message that means the same.
 
         Raises:
-            ValueError: The URL is not one or carries a password; no header can carry the key.
+            ValueError: The URL is not one; no header can carry the key.
         """
         self.spec = f"openai:{model}"
         self.model = model
-        self.url = f"{check_url(base_url)}/chat/completions"
+        self.url = join(check_url(base_url), "chat/completions")
         self.revision = model + WITH_TOOLS if tools else model
         self.concurrency, self.retries, self.backoff = concurrency, retries, backoff
         self.timeout, self.tools = timeout, tools
@@ -174,11 +175,12 @@ class OpenAI(Policy):
         except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
             shown = self._hide_key(f"{error!r}: {reply!r}")[:200]
             return PolicyError(f"the server's answer is no chat completion: {shown}")
-        return Completion(text, stop_reason=stop, usage=cost)
+        # here, before anyone reads it: an environment that is fed what is recorded can replay it
+        return Completion(redact(text), stop_reason=stop and redact(stop), usage=cost)
 
     def _hide_key(self, text: str) -> str:
-        """For errors, which a run folder keeps: some servers repeat the key they were sent."""
-        return text.replace(self._key, "[key]") if self._key else text
+        """For errors, before they are cut: some servers repeat the key they were sent."""
+        return redact_error(text)
 
     def close(self) -> None:
         """Close the connections."""
@@ -195,16 +197,12 @@ def _as_message(call: Mapping[str, Any], env: TextEnv | None) -> str:
 
 
 def check_url(url: str) -> str:
-    """A base URL without its trailing slash.
+    """A base URL without its trailing slash; what it carries is a secret from here on.
 
     Raises:
-        ValueError: It is no http(s) URL, or carries a user name or password.
+        ValueError: It is no http(s) URL.
     """
-    if "@" in url:
-        raise ValueError(f"a base URL carries no password: put the key into {KEY_VARIABLE}")
-    if read_url(url) is None:
-        raise ValueError(f"bad base URL {url!r}; it looks like http://localhost:8000/v1")
-    return url.rstrip("/")
+    return check_server(url, "base URL", "http://localhost:8000/v1").rstrip("/")
 
 
 def _key() -> str:
@@ -216,6 +214,7 @@ def _key() -> str:
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not all("!" <= character <= "~" for character in key):
         raise ValueError(f"{KEY_VARIABLE} holds characters that no key has")
+    learn_key(KEY_VARIABLE, key)
     return key
 
 

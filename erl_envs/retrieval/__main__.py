@@ -10,6 +10,7 @@ from erl_envs.arguments import OK, Parser, complain
 from erl_envs.hotpotqa.data import open_source
 from erl_envs.retrieval.base import Corpus, RetrievalError
 from erl_envs.retrieval.server import serve
+from erl_envs.secrets import redacted_errors
 
 
 def read_corpus(source: str, part: str | None) -> Corpus:
@@ -28,6 +29,7 @@ def read_corpus(source: str, part: str | None) -> Corpus:
     return questions.corpus(chosen)
 
 
+@redacted_errors()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(prog="python -m erl_envs.retrieval", description=__doc__)

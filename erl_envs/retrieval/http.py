@@ -14,10 +14,14 @@ from typing import Any
 import httpx
 
 from erl_envs.retrieval.base import Passage, RetrievalError, Retriever
-from erl_envs.web import read_url
+from erl_envs.secrets import redact, redact_error
+from erl_envs.web import check_server
 
 MAX_ANSWER = 8 << 20
 """Bytes that an answer may have."""
+
+EXAMPLE = "http://127.0.0.1:8000/retrieve"
+"""Of a server's URL."""
 
 _MAX_WAIT = 30.0
 _MAX_REASON = 300
@@ -103,7 +107,8 @@ class Remote(Retriever):
                 self._start()
             future = asyncio.run_coroutine_threadsafe(self._tries(query, top_k), self._loop)
         try:
-            return future.result()
+            # a server may repeat what it was sent; the environment is fed what is recorded
+            return [Passage(redact(p.title), redact(p.text)) for p in future.result()]
         except CancelledError as error:
             raise RetrievalError(f"the retriever for {self.where} was closed") from error
 
@@ -172,16 +177,17 @@ class Http(Remote):
         """A client; no request is made yet.
 
         Args:
-            url: Up to and with `/retrieve`.
+            url: Up to and with `/retrieve`; may carry a user and password, and a query.
             timeout: Seconds that one try may take.
             retries: Tries after the first, for failures that may pass.
             backoff: Seconds before the first retry; doubled for each further one.
             concurrency: Most requests at a time.
 
         Raises:
-            ValueError: The URL is not one or carries a password; a number makes no sense.
+            ValueError: The URL is not one; a number makes no sense.
         """
-        shown = _check_url(url)
+        check_server(url, "retriever URL", EXAMPLE)
+        shown = httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None)
         super().__init__(f"the retrieval server at {shown}", timeout, retries, backoff, concurrency)
         self.url = url
 
@@ -222,7 +228,9 @@ class Http(Remote):
         try:
             reply = json.loads(raw)
         except (ValueError, RecursionError) as error:
-            raise RetrievalError(f"{self.where} answered with no JSON: {raw[:100]!r}") from error
+            raise RetrievalError(
+                f"{self.where} answered with no JSON: {one_line(repr(raw))[:100]}"
+            ) from error
         try:
             [found] = reply["result"]
             return [passage_of(item["document"]) for item in found]
@@ -264,19 +272,5 @@ def passage_of(document: Any) -> Passage:
 
 
 def one_line(text: str) -> str:
-    """A text as errors quote it: short, on one line."""
-    return " ".join(text.split())[:_MAX_REASON]
-
-
-def _check_url(url: str) -> str:
-    """The URL as errors show it, without its query.
-
-    Raises:
-        ValueError: It is no http(s) URL, or carries a user name or password.
-    """
-    parts = read_url(url)
-    if "@" in url.partition("?")[0]:
-        raise ValueError("the URL of a retrieval server carries no user name or password")
-    if parts is None:
-        raise ValueError(f"bad URL {url!r}; it looks like http://127.0.0.1:8000/retrieve")
-    return str(parts.copy_with(query=None, fragment=None))
+    """A text as errors quote it: short, on one line, without secrets."""
+    return " ".join(redact_error(text).split())[:_MAX_REASON]

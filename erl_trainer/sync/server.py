@@ -15,6 +15,8 @@ from erl_envs.policies.base import Conversation, PolicyError, Sampling
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.local import Generated, Local
 from erl_envs.policies.openai import check_url
+from erl_envs.secrets import redact_error
+from erl_envs.web import join
 from erl_trainer.forward import bare
 from erl_trainer.processes import failing_together, is_first
 from erl_trainer.sync.sampler import Sampler, StaleSampler
@@ -105,10 +107,10 @@ class ServedVllm(Local):
             ValueError: A bad URL, or a tokenizer without a chat template.
             PolicyError: The server does not answer.
         """
-        self.url, self._concurrency = check_url(url), concurrency
+        self._url, self._concurrency = check_url(url), concurrency
+        self.url = redact_error(self._url)
         # a whole batch may wait for its turn: the answer to one request can take minutes
         self._client = httpx.Client(
-            base_url=self.url,
             timeout=httpx.Timeout(600.0, connect=10.0, pool=None),
             transport=httpx.HTTPTransport(retries=3),
         )
@@ -164,11 +166,11 @@ class ServedVllm(Local):
             PolicyError: It does not answer, or refuses; one line that says why.
         """
         try:
-            response = self._client.request(method, path, **request)
+            response = self._client.request(method, join(self._url, path), **request)
             response.raise_for_status()
             return response.json()
         except httpx.HTTPStatusError as error:
-            told = " ".join(error.response.text.split())[:300]
+            told = " ".join(redact_error(error.response.text).split())[:300]
             hint = "; start it with VLLM_SERVER_DEV_MODE=1" if _no_such_path(error) else ""
             reason = f"refused {path}: status {error.response.status_code}: {told}{hint}"
         except httpx.HTTPError as error:
