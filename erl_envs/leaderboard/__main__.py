@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from erl_envs.arguments import FAILED, OK, Parser, complain
+from erl_envs.arguments import FAILED, OK, Parser, complain, tell
 from erl_envs.eval.table import interval
+from erl_envs.leaderboard import leaks
 from erl_envs.leaderboard.archive import Refused
 from erl_envs.leaderboard.build import markdown, read_boards, write_site
 from erl_envs.leaderboard.submit import Entry, read_run, submit
 from erl_envs.leaderboard.tracks import TRACKS, find
 from erl_envs.leaderboard.verify import Verified, check_place, verify
+from erl_envs.secrets import likely, redacted_errors
 
 HOME = Path("leaderboards")
 
@@ -62,13 +63,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@redacted_errors()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = build_parser().parse_args(argv)
     try:
         return _COMMANDS[args.command](args)
     except Refused as error:
-        print(f"refused: {error}", file=sys.stderr)
+        tell(f"refused: {likely.hide(str(error))}")
         return FAILED
     except (ValueError, OSError) as error:
         return complain(error)
@@ -112,13 +114,22 @@ def _verify(args: argparse.Namespace) -> int:
         try:
             verified = verify(folder)
             check_place(folder, verified)
+            _check_leaks(verified)
             if verified.submission.salt and not args.salted:
                 raise Refused("its tasks are salted, which is for maintainers (--salted)")
             print(_row(verified))
         except (Refused, OSError) as error:  # one that cannot be read hides no other
-            print(f"{folder} is refused: {error}", file=sys.stderr)
+            tell(f"{folder} is refused: {likely.hide(str(error))}")
             code = FAILED
     return code
+
+
+def _check_leaks(verified: Verified) -> None:
+    try:
+        about = verified.submission.to_json()
+        leaks.check(about, (episode.to_json() for episode in verified.episodes))
+    except ValueError as error:
+        raise Refused(str(error)) from error
 
 
 def _row(verified: Verified) -> str:
