@@ -233,7 +233,7 @@ def test_a_workers_error_tells_none_of_its_secrets(cluster: Any, when: str) -> N
                 raise KeyError(f"no answer at http://me:{key}@host") from error
 
         policy = policies.load("random")
-        policy.complete = fail  # type: ignore[method-assign]
+        policy.complete = fail  # type: ignore[method-assign, assignment]
         return fail() if when == "load" else policy
 
     config = Config(["frozenlake"], split="small-test", limit=2)
