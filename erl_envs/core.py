@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 
 from erl_envs import options as opt
-from erl_envs import parsing, prompting
+from erl_envs import parsing, prompting, task_files
 from erl_envs.options import Options
 from erl_envs.records import (
     LEVELS,
@@ -71,6 +72,18 @@ class EnvError(RuntimeError):
         super().__init__(redact_error(reason))
 
 
+def turns_of(params: Mapping[str, Any]) -> int | None:
+    """The turns that a task has of its own, if any.
+
+    Raises:
+        ValueError: They are no whole number above 0.
+    """
+    own: int | None = params.get("max_turns")
+    if own is not None and not (type(own) is int and own >= 1):
+        raise ValueError(f"task field max_turns must be a whole number above 0: {own!r}")
+    return own
+
+
 @dataclass(frozen=True)
 class Reference:
     """What is known of a task without playing it.
@@ -118,6 +131,7 @@ class TextEnv(gym.Env[str, str]):
         default_max_turns: Turns of an attempt where neither option nor task says.
         tools: OpenAI function schemas of its actions, for policies that speak tool calls.
         prompts: Name stem of its prompt files in `erl_envs/prompts`.
+        max_file: Most bytes that are read of a file of tasks.
         Options: Its options dataclass.
     """
 
@@ -131,6 +145,7 @@ class TextEnv(gym.Env[str, str]):
     default_max_turns: ClassVar[int] = 8
     prompts: ClassVar[str] = "grid"
     tools: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    max_file: ClassVar[int] = task_files.LIMIT
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, /, render_mode: str | None = None, **options: Any) -> None:
@@ -242,6 +257,43 @@ class TextEnv(gym.Env[str, str]):
         """
         return {}
 
+    @classmethod
+    def read_tasks(cls, text: str, options: opt.Options) -> Iterator[task_files.Entry]:
+        """The entries of a task file (`--split file:PATH`): tasks, and what is none and why.
+
+        This reads JSON, an array or a value a line: tasks as `python -m erl_envs.tasks export`
+        writes them, or their parameters alone. Override it for the formats that people have.
+
+        Args:
+            text: The file's.
+            options: Under which the tasks will be played.
+
+        Raises:
+            ValueError: The text as a whole cannot be read.
+        """
+        return task_files.entries_of(text, cls.row_reader(options))
+
+    @classmethod
+    def row_reader(cls, options: opt.Options) -> Callable[[Any], Mapping[str, Any]]:
+        """What makes a task's parameters of a row of JSON, or raises ValueError."""
+        env = cls(**opt.to_json(options))
+
+        def read(row: Any) -> Mapping[str, Any]:
+            params = task_files.params_of(cls.name, row)
+            with contextlib.suppress(EnvError):  # its failure says nothing of the row
+                env.reset(options={"task": params})
+            return params
+
+        return read
+
+    def plain_params(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A task's parameters as JSON, where they may come in another form."""
+        return params
+
+    def out_of_reach(self) -> bool:
+        """Whether surely nothing solves the task within its turns, as far as is known at once."""
+        return False
+
     # What every environment does the same way
 
     def reset(
@@ -254,7 +306,8 @@ class TextEnv(gym.Env[str, str]):
             options: `{"task": Task or its params}`.
 
         Returns:
-            The first observation, and `info` with `task_id`.
+            The first observation, and `info` with `task_id`; with `solvable`, False, where the
+            task surely cannot be solved within its turns.
 
         Raises:
             ValueError: An unknown reset option, another environment's task, or bad parameters. The
@@ -284,12 +337,10 @@ class TextEnv(gym.Env[str, str]):
         elif given is None:
             params = self.sample_task(self.np_random)
         elif isinstance(given, Mapping):
-            params = given
+            params = self.plain_params(given)
         else:
             raise ValueError(f"a task is a Task or a mapping of parameters, not {given!r}")
-        own_turns = params.get("max_turns")
-        if own_turns is not None and not (type(own_turns) is int and own_turns >= 1):
-            raise ValueError(f"task field max_turns must be a whole number above 0: {own_turns!r}")
+        own_turns = turns_of(params)
         self.begin(params)
         self.task = given if isinstance(given, Task) else Task(self.name, params)
         self.turn = 0
@@ -298,7 +349,10 @@ class TextEnv(gym.Env[str, str]):
         self._reward = 0.0
         self._notes = []
         self._feedback = None
-        return self.observe(), {"task_id": self.task.id}
+        info: dict[str, Any] = {"task_id": self.task.id}
+        if self.out_of_reach():
+            info["solvable"] = False
+        return self.observe(), info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Apply a policy's raw message. It costs a turn, readable or not, and never raises for it.

@@ -7,9 +7,9 @@ import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from erl_envs.arguments import OK, Parser, complain
+from erl_envs.arguments import OK, Parser, complain, run_command
 from erl_envs.options import read_pair
-from erl_envs.secrets import redacted_errors
+from erl_envs.task_files import TaskFile
 
 if TYPE_CHECKING:
     import uvicorn
@@ -49,7 +49,6 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((address[0], port, *address[2:]), family=family)
 
 
-@redacted_errors()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(prog="python -m erl_envs.serve", description=__doc__)
@@ -59,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="of the environment"
     )
+    parser.add_argument("--split", help="file:PATH, served as `file` beside the environment's own")
     parser.add_argument("--max-sessions", type=int, default=64, help="at a time")
     parser.add_argument("--max-body", type=int, default=1 << 20, help="bytes of a request")
     parser.add_argument("--idle", type=float, default=600.0, help="seconds a session may be silent")
@@ -69,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from erl_envs.adapters import openenv
 
         options = dict(read_pair(pair) for pair in args.option)
-        app = openenv.app(args.env, options, args.max_sessions, args.max_body, args.idle)
+        if args.split is not None and TaskFile.of(args.split) is None:
+            raise ValueError(f"--split takes file:PATH, not {args.split!r}; the others are served")
+        limits = (args.max_sessions, args.max_body, args.idle)
+        app = openenv.app(args.env, options, *limits, file=args.split)
         with listen(args.host, args.port) as listening:
             host, port = listening.getsockname()[:2]
             where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -86,4 +89,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

@@ -14,11 +14,10 @@ from typing import Any, get_origin, get_type_hints
 
 from rich.console import Console
 
-from erl_envs.arguments import INTERRUPTED, OK, Parser, complain
+from erl_envs.arguments import INTERRUPTED, OK, Parser, complain, run_command
 from erl_envs.eval.progress import show_progress
 from erl_envs.files import read_json
 from erl_envs.options import read_pair
-from erl_envs.secrets import redacted_errors
 from erl_trainer.config import Config, configure
 
 COMMANDS = "train, curves, nano, sft"
@@ -30,7 +29,6 @@ _GOES_ON = {
 }
 
 
-@redacted_errors()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -90,7 +88,7 @@ def _train(argv: list[str]) -> int:
     config = configure(preset, algo, **fields)
     from erl_trainer.launch import start
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     with show_progress("steps") as progress:
         names = {"algo": algo, "preset": preset}
         return start(config, names, args.out, args.resume, console.print, progress)
@@ -163,4 +161,4 @@ def _sft(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

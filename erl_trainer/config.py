@@ -14,6 +14,8 @@ from erl_trainer.bounds import check_numbers
 
 Algo = Literal["erl", "grpo"]
 Preset = Literal["default", "paper"]
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 FREE = frozenset(
     {"token_budget", "logit_chunk", "concurrency", "checkpoint_every", "loggers"}
@@ -52,6 +54,9 @@ class Config:
         distill: How second attempts are internalized: `none`, `cross_entropy` (the paper), or
             `on_policy_kl` (its untested extension).
         distill_weight: Weight of that loss.
+        distill_mean: What it is a mean over: `second_attempts`, all of them, as the paper's
+            expectation has it; or `successes`, where one success weighs as much as fifty (the
+            curves of benchmarks/curves up to November 2026 are of this).
         second_policy_loss: Whether reflections and second attempts have a policy loss.
 
         temperature: Of attempts in training.
@@ -73,7 +78,11 @@ class Config:
         clip_low: PPO's clip below 1.
         clip_high: PPO's clip above 1.
         dual_clip: Greatest multiple of a negative advantage's loss; None for no bound.
-        kl_weight: Of the k3 divergence from the model before training.
+        kl_weight: Of the divergence from the model before training, of policy samples.
+        kl: How it is estimated: `k1`, `k2` or `k3` (the paper). Their gradients differ: see
+            `erl_trainer.losses.kl_penalty`.
+        kl_without_credit: Whether samples without credit have that term too; if so, weights move
+            even where in no group the rewards differ.
         importance_cap: Cap of the weight that corrects sampler for trainer; None for no weight.
         updates: `joint` learns a step's samples in one optimizer update; `staged` in three (first
             attempts; reflections and second attempts; internalization), as the paper's code does;
@@ -124,6 +133,7 @@ class Config:
     memory: Literal["none", "last", "retrieval"] = "last"
     distill: Literal["none", "cross_entropy", "on_policy_kl"] = "cross_entropy"
     distill_weight: float = 1.0
+    distill_mean: Literal["second_attempts", "successes"] = "second_attempts"
     second_policy_loss: bool = True
 
     temperature: float = 1.0
@@ -142,6 +152,8 @@ class Config:
     clip_high: float = 0.28
     dual_clip: float | None = None
     kl_weight: float = 0.0
+    kl: Literal["k1", "k2", "k3"] = "k3"
+    kl_without_credit: bool = True
     importance_cap: float | None = 2.0
     updates: Literal["joint", "staged"] = "joint"
     minibatches: int = 1
@@ -151,7 +163,7 @@ class Config:
     weight_decay: float = 0.01
     grad_clip: float = 1.0
     lora_rank: int = 0
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     gradient_checkpointing: bool = False
     token_budget: int = 2048
     logit_chunk: int = 4_096

@@ -97,36 +97,42 @@ def policy_samples(trial: Trial, cfg: Config) -> Iterator[Sample]:
     An attempt that the environment failed has no reward: neither it nor what led to it is learnt.
     """
     if trial.first.valid:
-        yield from sample(Stage.ATTEMPT_1, "policy", trial, trial.first.tokens, trial.first.reward)
+        first = trial.first
+        yield from sample(Stage.ATTEMPT_1, "policy", trial, first.tokens, first.reward, cfg)
     if trial.second and trial.second.valid and cfg.second_policy_loss:
         reward = trial.second.reward
         if trial.reflection and cfg.reflector == "policy":
-            yield from sample(Stage.REFLECTION, "policy", trial, trial.reflection.tokens, reward)
-        yield from sample(Stage.ATTEMPT_2, "policy", trial, trial.second.tokens, reward)
+            tokens = trial.reflection.tokens
+            yield from sample(Stage.REFLECTION, "policy", trial, tokens, reward, cfg)
+        yield from sample(Stage.ATTEMPT_2, "policy", trial, trial.second.tokens, reward, cfg)
 
 
 def distill_samples(trial: Trial, cfg: Config) -> Iterator[Sample]:
-    """What a successful second attempt teaches the policy that is not told Δ.
+    """What a second attempt teaches the policy that is not told Δ, weighted by its reward.
 
-    `cross_entropy`: y2 under y1's prompt, weighted by its reward (PAPER: -1(r2 > 0) log π(y2|x)
-    with RAFT). `on_policy_kl`: y1 with, as its teacher, the policy under y2's prompt.
+    `cross_entropy`: y2 under y1's prompt (PAPER: -1(r2 > 0) log π(y2|x) with RAFT). `on_policy_kl`:
+    y1 with, as its teacher, the policy under y2's prompt. One that failed weighs nothing, but the
+    mean is over it too, unless `distill_mean` is `successes`.
     """
     second = trial.second
-    if cfg.distill == "none" or second is None or not second.valid or second.reward <= 0:
+    if cfg.distill == "none" or second is None or not second.valid:
         return
+    if cfg.distill_mean == "successes" and second.reward <= 0:
+        return
+    weight = max(second.reward, 0.0)
     y1, y2 = trial.first.tokens, second.tokens
     if y1 is None or y2 is None or not (any(y1.sampled) and any(y2.sampled)):
         return
     if cfg.distill == "cross_entropy":
         told = swap_prompt(y2, y1)
-        for s in sample(Stage.DISTILL, "imitate", trial, told, second.reward):
-            yield replace(s, advantage=second.reward)
+        for s in sample(Stage.DISTILL, "imitate", trial, told, second.reward, cfg):
+            yield replace(s, advantage=weight)
     else:
         teacher = up_to_last_sampled(swap_prompt(y1, y2))
-        for s in sample(Stage.DISTILL, "match", trial, y1, second.reward):
+        for s in sample(Stage.DISTILL, "match", trial, y1, second.reward, cfg):
             yield replace(
                 s,
-                advantage=second.reward,
+                advantage=weight,
                 teacher_ids=teacher.ids,
                 teacher_sampled=teacher.sampled,
             )
@@ -149,7 +155,7 @@ def up_to_last_sampled(tokens: Tokens) -> Tokens:
 
 
 def sample(
-    stage: Stage, kind: Kind, trial: Trial, tokens: Tokens | None, reward: float
+    stage: Stage, kind: Kind, trial: Trial, tokens: Tokens | None, reward: float, cfg: Config
 ) -> Iterator[Sample]:
     """The sample of these tokens; none where a policy that keeps no tokens made them."""
     if tokens is not None and any(tokens.sampled):
@@ -162,6 +168,7 @@ def sample(
             sampled=tokens.sampled,
             logprobs=tokens.logprobs,
             reward=reward,
+            temperature=cfg.reflect_temperature if stage == Stage.REFLECTION else cfg.temperature,
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from erl_envs.arguments import FAILED, OK, tell
-from erl_envs.files import read_json, write_whole
+from erl_envs.files import WriteError, read_json, write_whole
 from erl_envs.policies import PolicyError, nano
 from erl_envs.policies.local import context_length
 from erl_envs.policies.transformers import load as load_model
@@ -21,7 +21,7 @@ from erl_trainer.config import FREE, Config, to_json
 from erl_trainer.context import check_context, needed_context
 from erl_trainer.metrics import check_loggers, read_lines
 from erl_trainer.origin import ORIGIN, check_origin, origin
-from erl_trainer.processes import is_first, join
+from erl_trainer.processes import failing_together, holding, is_first, join
 from erl_trainer.sync import StaleSampler
 from erl_trainer.train import STOPS, Run, train
 from erl_trainer.types import DONE, STOPPED
@@ -50,10 +50,24 @@ def start(
 
     Raises:
         ValueError: The configuration, the folder or a checkpoint is not usable; one line.
+        InUse: Another run's process writes the folder.
+        WriteError: The folder cannot be written; what it holds can be gone on with.
     """
     join()  # whoever was launched with this one is known from here on
     if not is_first():
         say = progress = _say_nothing
+    with holding(out):
+        return _start(config, names, out, resume, say, progress)
+
+
+def _start(
+    config: Config,
+    names: Mapping[str, str],
+    out: Path,
+    resume: bool,
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> int:
     written = redact_json(json.loads(json.dumps({**names, **to_json(config)})))
     check_folder(written, out, resume)
     check_loggers(config.loggers)
@@ -72,10 +86,10 @@ def start(
         raise ValueError(f"cannot sample with backend {config.backend}: {failure}") from failure
     try:
         check_context(config, run.sampler.policy.context, needed)
-        if is_first():  # nothing is written before all of the above is known to work
-            out.mkdir(parents=True, exist_ok=True)
-            write_whole(out / ORIGIN, json.dumps(made_of, indent=1) + "\n")
-            write_whole(out / "config.json", json.dumps(written, indent=1) + "\n")
+        with failing_together(WriteError):
+            if is_first():  # nothing is written before all of the above is known to work
+                write_whole(out / ORIGIN, json.dumps(made_of, indent=1) + "\n")
+                write_whole(out / "config.json", json.dumps(written, indent=1) + "\n")
         if state is not None:
             run.load(state)
             say(f"going on from step {run.step}")
@@ -107,7 +121,7 @@ def held_checkpoint(out: Path) -> Path | None:
     found = checkpoint.latest(out / "checkpoints")
     if found is None and (out / "config.json").exists():
         held = read_json(out / "config.json")
-        done = max((line["step"] for _, line in read_lines(out / "metrics.jsonl")), default=0)
+        done = max((line["step"] for line in read_lines(out / "metrics.jsonl")), default=0)
         # a step's line is written before its checkpoint: one step may be ahead
         if done > held["checkpoint_every"] or (out / DONE).exists():
             raise ValueError(f"{out} holds {done} steps but no checkpoint; give another --out")

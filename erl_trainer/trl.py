@@ -212,9 +212,8 @@ def scales(samples: Sequence[Sample], config: Config) -> Mapping[Kind, float]:
     found: dict[Kind, float] = {}
     for kind in {kind for kind, _ in counts}:
         own = [tokens for k, tokens in counts if k == kind]
-        if kind == "policy":
-            each = token_weight(config.aggregation, sum(own), len(own), config.constant)
-        else:
-            each = config.distill_weight / sum(own)
+        each = token_weight(config.aggregation, sum(own), len(own), config.constant)
+        if kind != "policy":
+            each *= config.distill_weight
         found[kind] = each * everything
     return found

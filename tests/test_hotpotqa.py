@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from erl_envs.parsing import boxed, search_tag
 from erl_envs.policies import Completion, Conversation, Policy, PolicyError, Sampling, load
 from erl_envs.retrieval import Passage, RetrievalError, Retriever
 from erl_envs.rollout import EnvPool, Job, Player, rollout
+from erl_envs.task_files import TaskFile
 
 DEV = Path(__file__).parents[2] / "shared/data/hotpotqa/dev_500.json"
 
@@ -222,7 +224,7 @@ def test_hostile_messages(message: str) -> None:
         ({**TASK, "context": [["A"]]}, "field context must be a list of"),
         ({**TASK, "context": [["A", "text"]]}, "field context must be a list of"),
         ({**TASK, "supporting_facts": [["A", "0"]]}, "field supporting_facts must be"),
-        ({**TASK, "sources": []}, "no field 'sources'; valid: answer, context, corpus"),
+        ({**TASK, "sources": []}, "no field 'sources'; valid: aliases, answer, context, corpus"),
         ({"question": "q", "answer": "a", "corpus": "moon"}, "no corpus 'moon'; valid: train"),
     ],
 )
@@ -232,7 +234,7 @@ def test_a_bad_task_is_named(task: Any, message: str) -> None:
 
 
 def write(path: Path, value: Any) -> str:
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
     return f"file:{path}"
 
 
@@ -240,18 +242,18 @@ def write(path: Path, value: Any) -> str:
     ("content", "message"),
     [
         ("[\n{]", "line 2 is no JSON"),
-        ({}, "must hold a list of questions"),
-        ([], "must hold a list of questions"),
-        ([TASK, 3], "question 2 must be an object"),
-        ([TASK, {**TASK, "answer": 3}], "question 2: field answer must be a non-empty string"),
-        ([{"question": "q", "answer": "a"}], "question 1: field context must be a non-empty list"),
-        ([{**TASK, "context": [["A", [3]]]}], "question 1: field context must be a list of"),
+        ({}, "line 1: task field question must be a non-empty string"),
+        ([], "holds no questions"),
+        ([TASK, 3], r"row 2 \(line 1\): a question must be an object"),
+        ([TASK, {**TASK, "answer": 3}], r"row 2 .*field answer must be a non-empty string"),
+        ([{"question": "q", "answer": "a"}], r"row 1 .*the question has no paragraphs"),
+        ([{**TASK, "context": [["A", [3]]]}], r"row 1 .*field context must be a list of"),
     ],
 )
 def test_a_malformed_file_names_line_or_field(tmp_path: Path, content: Any, message: str) -> None:
     source = write(tmp_path / "data.json", content)
     with pytest.raises(ValueError, match=message):
-        tasks.load("hotpotqa", "test", data=source)
+        tasks.load("hotpotqa", "test", data=f"strict-{source}")
 
 
 def test_a_missing_file_and_a_bad_source_are_named() -> None:
@@ -302,7 +304,7 @@ def hub_copy(root: Path) -> str:
         )
         for config in ("distractor", "fullwiki")
     )
-    (root / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    (root / "README.md").write_text(f"---\nconfigs:\n{configs}---\n", encoding="utf-8")
     return str(root)
 
 
@@ -449,7 +451,7 @@ def test_random_value_is_exact(mode: Any, answer: str, paid: float) -> None:
 def real() -> list[Any]:
     if not DEV.exists():
         pytest.skip("the questions are not here (../shared/data)")
-    return list(read_questions(DEV))
+    return list(read_questions(TaskFile(DEV)))
 
 
 def test_the_oracle_answers_real_questions() -> None:
@@ -588,3 +590,44 @@ def test_the_rules_say_how_passages_are_found() -> None:
     by_words, other = HotpotQA(), HotpotQA(retriever="http", retriever_url="http://127.0.0.1:9")
     assert "that share the most words with the query" in by_words.rules_text()
     assert "that best fit the query" in other.rules_text()
+
+
+@pytest.mark.parametrize("split", ["test", "hard"])
+def test_naming_both_of_a_choice_earns_nothing(split: str) -> None:
+    env = erl_envs.make("hotpotqa")
+    choices = [t for t in tasks.load("hotpotqa", split) if t.params["type"] == "comparison"]
+    assert len(choices) > 20
+    for task in choices:
+        names = " ".join(re.findall(r"[A-Z][\w'-]+(?: [A-Z][\w'-]+)*", task.params["question"])[1:])
+        for answer in (names, task.params["question"], f"{task.params['answer']} or {names}"):
+            env.reset(options={"task": task})
+            assert env.step(rf"\boxed{{{answer}}}")[1] == 0, task.params["question"]
+        env.reset(options={"task": task})
+        assert env.step(rf"\boxed{{{task.params['answer']}}}")[1] == 1
+
+
+def test_a_choice_outside_the_worlds_keeps_the_papers_metric() -> None:
+    env = erl_envs.make("hotpotqa")
+    context = [["A", ["Ann Lee was born in 1900."]], ["B", ["Bob Ray was born in 1950."]]]
+    question = {"question": "Who was born first, Ann Lee or Bob Ray?", "answer": "Ann Lee"}
+    env.reset(options={"task": {**question, "type": "comparison", "context": context}})
+    # 2 of the box's 5 words are right and all of the answer's: F1 = 2 * .4 * 1 / 1.4
+    assert env.step(r"\boxed{Ann Lee or Bob Ray}")[1] == pytest.approx(4 / 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [("comparison", "Only an exact"), ("bridge", "a part of it")]
+)
+def test_the_rules_tell_what_the_tasks_answer_earns(kind: str, told: str) -> None:
+    env = erl_envs.make("hotpotqa", rules="shown")
+    task = next(t for t in tasks.load("hotpotqa", "test") if t.params["type"] == kind)
+    env.reset(options={"task": task})
+    assert told in env.system_prompt
+
+
+def test_who_has_answered_is_not_told_to_answer() -> None:
+    env = erl_envs.make("hotpotqa", max_turns=2)
+    for message in (r"\boxed{x}", "<search>x</search>"):
+        observation, _ = env.reset(seed=0)
+        observation, *_ = env.step(message)
+        assert ("last turn" in observation) == ("search" in message)

@@ -246,9 +246,9 @@ def flagged(found: Iterable[str]) -> list[str]:
 def test_no_entry_there_is_looks_like_a_secret(track: str) -> None:
     found: set[str] = set()
     for folder in sorted((ENTRIES / track).iterdir()):
-        about = json.loads((folder / "submission.json").read_text())
+        about = json.loads((folder / "submission.json").read_text(encoding="utf-8"))
         assert refusal(about, []) == ""
-        with gzip.open(folder / "episodes.jsonl.gz", "rt") as lines:
+        with gzip.open(folder / "episodes.jsonl.gz", "rt", encoding="utf-8") as lines:
             for line in lines:
                 found.update(texts(json.loads(line)))
     assert flagged(found) == []

@@ -130,6 +130,13 @@ def page(episodes: list[Episode]) -> str:
     return render_report(run_of(episodes), episodes)
 
 
+def test_unknown_tokens_are_no_zero(episodes: list[Episode]) -> None:
+    unknown = run_of(episodes, tokens={"prompt": None, "completion": None})
+    assert "<dt>completion tokens</dt><dd>–</dd>" in render_report(unknown, episodes)
+    none = run_of(episodes, tokens={"prompt": 0, "completion": 0})
+    assert "completion tokens" not in render_report(none, [])
+
+
 def test_the_page_asks_nothing_of_the_network(page: str) -> None:
     assert "http://" not in page
     assert "https://" not in page

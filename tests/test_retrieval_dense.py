@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from erl_envs.files import WriteError
 from erl_envs.retrieval import __main__ as command
 from erl_envs.retrieval.base import Corpus, Passage, RetrievalError
 from erl_envs.retrieval.dense import Dense, nearest
@@ -186,7 +187,7 @@ def test_new_weights_under_an_old_name_are_noticed(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_told_in_one_line(encoder: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="cannot keep the embeddings"):
+    with pytest.raises(WriteError, match="cannot keep the embeddings"):
         Dense(CORPUS, encoder, tmp_path / "file" / "cache")
 
 
@@ -196,7 +197,7 @@ def test_a_server_puts_prefixes_before_too(
     monkeypatch.setenv("ERL_ENVS_CACHE", str(tmp_path))
     served: list[Any] = []
     monkeypatch.setattr(command, "serve", lambda retriever, host, port: served.append(retriever))
-    (tmp_path / "corpus.jsonl").write_text('{"title": "A", "text": "b"}\n')
+    (tmp_path / "corpus.jsonl").write_text('{"title": "A", "text": "b"}\n', encoding="utf-8")
     argv = ["serve", f"passages:{tmp_path}/corpus.jsonl", "--retriever", "dense"]
     assert command.main([*argv, "--model", encoder, "--prefixes", "query: ", "passage: "]) == 0
     assert (served[0].query_prefix, served[0].passage_prefix) == ("query: ", "passage: ")

@@ -7,9 +7,12 @@ import html
 import json
 import os
 import string
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -18,7 +21,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from erl_envs import secrets
+from erl_envs import arguments, secrets
 from erl_envs.arguments import complain
 from erl_envs.core import EnvError
 from erl_envs.files import write_whole
@@ -277,6 +280,13 @@ def test_a_bad_url_is_refused_without_its_password(url: str) -> None:
 def test_a_path_is_joined_before_a_query() -> None:
     assert join("http://h/v1/?a=b#c", "/x/y") == "http://h/v1/x/y?a=b"
     assert join("http://h", "x") == "http://h/x"
+    assert join("http://h?a=b", "x?c=d") == "http://h/x?c=d&a=b"
+
+
+def test_a_password_that_is_a_word_of_what_hides_it_is_hidden_once() -> None:
+    secrets.learn_url("http://me:secret@host/v1")
+    told = secrets.redact_error("no secret at http://me:secret@host/v1")
+    assert told == "no [secret] at http://[secret]@host/v1" == secrets.redact_error(told)
 
 
 # What is told of failures
@@ -322,9 +332,20 @@ def test_a_complaint_tells_no_secret(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err == "error: bad [OPENAI_API_KEY] http://[secret]@host\n"
 
 
+def test_what_a_command_prints_tells_no_secret() -> None:
+    line = "import os; print(os.environ['OPENAI_API_KEY'])"
+    program = f"from erl_envs.output import protect; protect(); {line}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True
+    )
+    assert done.stdout == "[OPENAI_API_KEY]\n"
+
+
 def test_a_written_file_holds_no_secret(tmp_path: Path) -> None:
     write_whole(tmp_path / "a.json", json.dumps({"a": KEY, "b": html.escape(KEY)}))
-    assert json.loads((tmp_path / "a.json").read_text()) == dict.fromkeys("ab", "[OPENAI_API_KEY]")
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == dict.fromkeys(
+        "ab", "[OPENAI_API_KEY]"
+    )
 
 
 def test_every_command_redacts_what_it_does_not_expect(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,9 +363,9 @@ def test_every_command_redacts_what_it_does_not_expect(monkeypatch: pytest.Monke
         *((m, "Parser") for m in (evaluation, leaderboard, retrieval, serve, tasks)),
         (trainer, "list"),
     ):
-        monkeypatch.setattr(module, argument, broken, raising=False)
-        with pytest.raises(KeyError) as caught:
-            module.main([])
+        with monkeypatch.context() as patched:
+            patched.setattr(arguments, "protect", lambda: None)  # pytest's streams stay
+            patched.setattr(module, argument, broken, raising=False)
+            with pytest.raises(KeyError) as caught:
+                module.run_command(partial(module.main, []))
         assert "may/see" not in repr(caught.value), module.__name__
-        monkeypatch.undo()
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)

@@ -48,8 +48,10 @@ def process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def written(folder: Path) -> str:
     """All that is in a folder's text files."""
-    texts = [path.read_text() for path in sorted(folder.rglob("*.json*"))]
-    return "\n".join([*texts, *(path.read_text() for path in folder.rglob("*.html"))])
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.json*"))]
+    return "\n".join(
+        [*texts, *(path.read_text(encoding="utf-8") for path in folder.rglob("*.html"))]
+    )
 
 
 def assert_no_secret(text: str) -> None:
@@ -188,8 +190,19 @@ def test_an_answer_that_repeats_the_key_is_played_and_recorded_without_it(
         run = play(tmp_path / "run", OpenAI("m", f"{url}/v1", retries=0, tools=tools), env)
     assert run["counts"]["invalid"] == 0
     assert_no_secret(written(tmp_path))
-    assert "[OPENAI_API_KEY]" in (tmp_path / "run" / "episodes.jsonl").read_text()
+    assert "[OPENAI_API_KEY]" in (tmp_path / "run" / "episodes.jsonl").read_text(encoding="utf-8")
     replayed(tmp_path / "run", tmp_path / "again", env)
+
+
+def test_what_a_model_thought_and_an_extra_body_hold_no_secret(tmp_path: Path) -> None:
+    message = {"role": "assistant", "content": "```Right```", "reasoning": f"The key is {KEY}."}
+    reply = Reply({"choices": [{"message": message, "finish_reason": "stop"}]})
+    with serving(lambda _: reply) as url:
+        policy = OpenAI("m", f"{url}/v1", retries=0, extra_body={"user": KEY})
+        play(tmp_path / "run", policy)
+    assert KEY not in policy.revision
+    assert "The key is [OPENAI_API_KEY]." in written(tmp_path)
+    assert_no_secret(written(tmp_path))
 
 
 def test_a_key_that_is_gone_from_the_environment_is_a_secret_still(
@@ -264,8 +277,8 @@ def test_a_retriever_url_is_in_no_record_and_its_run_resumes(tmp_path: Path) -> 
         assert asked[0].path == f"/retrieve?token={TOKEN}&corpus=7"
         assert asked[0].headers["Authorization"].startswith("Basic ")
         assert_no_secret(written(out))
-        whole = (out / "episodes.jsonl").read_text().splitlines()
-        (out / "episodes.jsonl").write_text(whole[0] + "\n")
+        whole = (out / "episodes.jsonl").read_text(encoding="utf-8").splitlines()
+        (out / "episodes.jsonl").write_text(whole[0] + "\n", encoding="utf-8")
         # the secrets may be others by then; the rest may not
         again = searching(first.replace(PASSWORD, "new99word").replace(TOKEN, "tok-e9-67890"), True)
         assert again["counts"] == run["counts"]
@@ -279,7 +292,9 @@ def test_a_run_of_before_whose_record_has_its_url_whole_resumes(tmp_path: Path) 
     options = {"retriever_url": f"http://me:{PASSWORD}@127.0.0.1:9/retrieve"}
     play(tmp_path / "run", policies.load("random"), "hotpotqa", 1, **options)
     path = tmp_path / "run" / "run.json"
-    path.write_text(path.read_text().replace("[secret]", f"me:{PASSWORD}"))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("[secret]", f"me:{PASSWORD}"), encoding="utf-8"
+    )
     config = Config(["hotpotqa"], "small-test", {"hotpotqa": options}, limit=1)
     evaluate(config, Here(config, policies.load("random"), None), RunFolder(path.parent), True)
     assert_no_secret(written(tmp_path))
@@ -333,7 +348,7 @@ def test_a_training_run_writes_no_secret_and_asks_for_its_url_again(
         code, told = train("--model", model, *words, *given)
         assert code == 1 and "stopped at step" in told and "status 401" in told
         assert_no_secret(told + written(out) + json.dumps(tracked))
-        held = json.loads((out / "config.json").read_text())
+        held = json.loads((out / "config.json").read_text(encoding="utf-8"))
         assert held["reflector_url"].startswith("http://[secret]@127.0.0.1")
         assert tracked[0]["reflector_url"] == held["reflector_url"]
         code, told = train("--resume")
@@ -348,7 +363,9 @@ def test_a_training_runs_folder_is_compared_without_secrets(tmp_path: Path) -> N
         url = f"http://{host}/retrieve?token={token}"
         return {"env_options": {"retriever_url": url}, "loggers": []}
 
-    (tmp_path / "config.json").write_text(json.dumps(config(TOKEN)))  # as it once was written
+    (tmp_path / "config.json").write_text(
+        json.dumps(config(TOKEN)), encoding="utf-8"
+    )  # as it once was written
     launch.check_folder(secrets.redact_json(config("other-token-1")), tmp_path, resume=True)
     with pytest.raises(ValueError, match="another env_options") as refused:
         launch.check_folder(secrets.redact_json(config(TOKEN, "other")), tmp_path, resume=True)
@@ -359,7 +376,10 @@ def test_samples_are_written_without_secrets(tmp_path: Path) -> None:
     log = Log(tmp_path / "samples.jsonl", 0)
     log.write({"step": 1, "text": f"{KEY}\n"})
     log.close()
-    assert json.loads((tmp_path / "samples.jsonl").read_text())["text"] == "[OPENAI_API_KEY]\n"
+    assert (
+        json.loads((tmp_path / "samples.jsonl").read_text(encoding="utf-8"))["text"]
+        == "[OPENAI_API_KEY]\n"
+    )
 
 
 @pytest.mark.parametrize("url", [f"http://me:{PASSWORD}@h/v1", f"http://h/v1?key={TOKEN}"])

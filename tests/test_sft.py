@@ -83,7 +83,9 @@ def test_the_oracles_run_is_learnt(model: str, oracle_run: Path, tmp_path: Path)
     out = tmp_path / "out"
     argv = ["sft", "--from", str(oracle_run), "--model", model, "--out", str(out)]
     assert main([*argv, "--epochs", "8", "--batch", "3", "--lr", "0.01"]) == 0
-    losses = [json.loads(line)["loss/imitate"] for line in (out / "metrics.jsonl").open()]
+    losses = [
+        json.loads(line)["loss/imitate"] for line in (out / "metrics.jsonl").open(encoding="utf-8")
+    ]
     assert len(losses) == 16
     assert losses[-1] < losses[0] / 2
     assert (out / "model" / "config.json").exists()
@@ -95,7 +97,7 @@ def test_two_processes_learn_what_one_does(model: str, oracle_run: Path, tmp_pat
     assert main([*sft, "--out", str(tmp_path / "one")]) == 0
     together(["-m", "erl_trainer", *sft, "--out", str(tmp_path / "two")])
     one, two = (
-        [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").open()]
+        [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").open(encoding="utf-8")]
         for out in ("one", "two")
     )
     assert len(one) == 2

@@ -18,7 +18,7 @@ from tiny_models import Style, save_tiny, tiny_model, tiny_tokenizer
 from erl_envs import policies
 from erl_envs.core import Episode, Message, Task
 from erl_envs.policies.base import Completion, Conversation, Sampling
-from erl_envs.policies.transformers import Transformers, load
+from erl_envs.policies.transformers import Transformers, load, revision
 from erl_envs.rollout import EnvPool, Job, Player, rollout
 
 OPTIONS = {"prompt_style": "compact", "max_turns": 3}
@@ -154,8 +154,8 @@ def test_a_conversation_longer_than_the_context_is_answered_with_nothing() -> No
 def test_a_context_that_fills_up_cuts_one_answer_and_leaves_the_next_empty() -> None:
     [episode] = play(policy(), seed=1)
     first = episode.attempts[0].turns[0].usage
-    assert first.completion_tokens > 2
-    prompt = first.prompt_tokens
+    prompt, written = first.prompt_tokens, first.completion_tokens
+    assert prompt is not None and written is not None and written > 2
     [episode] = play(policy(context=prompt + 2), seed=1)
     assert episode.valid
     turns = episode.attempts[0].turns
@@ -242,13 +242,15 @@ def test_a_model_without_chat_template_is_refused(copy: Path) -> None:
 )
 def test_a_broken_file_is_refused(copy: Path, name: str, content: str) -> None:
     assert (copy / name).is_file()
-    (copy / name).write_text(content)
+    (copy / name).write_text(content, encoding="utf-8")
     assert f"{copy}" in refusal(f"transformers:{copy}")
 
 
 def test_weights_of_another_shape_are_refused(copy: Path) -> None:
-    config = (copy / "config.json").read_text()
-    (copy / "config.json").write_text(config.replace('"hidden_size": 16', '"hidden_size": 32'))
+    config = (copy / "config.json").read_text(encoding="utf-8")
+    (copy / "config.json").write_text(
+        config.replace('"hidden_size": 16', '"hidden_size": 32'), encoding="utf-8"
+    )
     assert "cannot load the model" in refusal(f"transformers:{copy}")
 
 
@@ -262,17 +264,38 @@ def test_a_broken_gguf_file_is_refused(tmp_path: Path) -> None:
     assert "broken.gguf" in refusal(f"transformers:{tmp_path}/broken.gguf")
 
 
-def test_half_precision_stays_where_the_machine_multiplies_it(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    half = copy_of(saved, tmp_path)
-    tiny_model().to(torch.bfloat16).save_pretrained(half)
-    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(
-            "erl_envs.policies.transformers._cpu_multiplies_bf16", lambda fast=fast: fast
-        )
-        assert load(str(half))[0].dtype == dtype
+@pytest.fixture
+def adapters(saved: Path, tmp_path: Path) -> Path:
+    """LoRA adapters of the saved model that change what it says."""
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = peft.get_peft_model(load(str(saved))[0], lora)
+    model.peft_config["default"].base_model_name_or_path = str(saved)
+    model.save_pretrained(tmp_path / "adapters")
+    return tmp_path / "adapters"
 
 
-def copy_of(saved: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(saved, tmp_path / "half"))
+def test_a_folder_of_adapters_is_a_model(saved: Path, adapters: Path) -> None:
+    from peft import PeftModel
+
+    base, _ = load(str(saved))
+    merged, tokenizer = load(str(adapters))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        plain, ours = base(ids).logits, merged(ids).logits
+        theirs = PeftModel.from_pretrained(base, str(adapters))(ids).logits
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(ours, plain, atol=0.1)
+    assert type(merged) is type(base) and len(tokenizer) == merged.config.vocab_size
+    assert revision(merged) != revision(load(str(saved))[0])
+    assert play(Transformers(str(adapters)))[0].valid
+
+
+def test_adapters_without_a_base_are_refused(adapters: Path, saved: Path, tmp_path: Path) -> None:
+    config = adapters / "adapter_config.json"
+    text = config.read_text(encoding="utf-8").replace(str(saved), str(tmp_path / "gone"))
+    config.write_text(text, encoding="utf-8")
+    told = refusal(f"transformers:{adapters}")
+    assert "cannot load the adapters" in told and "no such folder" in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -14,7 +15,16 @@ from typing import Any
 from rich.console import Console
 
 from erl_envs import policies, registry
-from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain, tell
+from erl_envs.arguments import (
+    INTERRUPTED,
+    INVALID,
+    OK,
+    Parser,
+    complain,
+    interruptible,
+    run_command,
+    tell,
+)
 from erl_envs.eval.progress import show_progress
 from erl_envs.eval.run import (
     REFLECTION_TEMPERATURE,
@@ -30,7 +40,8 @@ from erl_envs.extras import missing_extra
 from erl_envs.options import read_pair
 from erl_envs.policies import Sampling, nano
 from erl_envs.policies.openai import DEFAULT_URL
-from erl_envs.secrets import redacted_errors
+from erl_envs.task_files import strictly
+from erl_envs.tasks import STRICT_HELP
 
 ENVS, DEFAULT_POLICY = ("frozenlake", "sokoban", "hotpotqa"), "nano"
 
@@ -44,7 +55,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--env", help=f"of {', '.join(registry.list_envs())}, by commas; by default ours")
-    add("--split", help="task set: test, but small-test for nano (python -m erl_envs.tasks list)")
+    add(
+        "--split",
+        help="one of python -m erl_envs.tasks list (test; nano's small-test) or file:PATH",
+    )
+    add("--strict", action="store_true", help=STRICT_HELP)
     add("--policy", default=DEFAULT_POLICY, help=", ".join(policies.FORMS))
     add("--limit", type=_positive, help="first so many tasks of each environment")
     add("--samples", type=_positive, default=1, help="episodes a task")
@@ -63,6 +78,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--top-k", type=int, default=Sampling.top_k, help="0 keeps all")
     add("--max-tokens", type=int, default=Sampling.max_tokens, help="of one message")
     add("--base-url", default=DEFAULT_URL, help="server of openai: policies")
+    add(
+        "--extra-body",
+        type=_json_object,
+        metavar="JSON",
+        help="what else requests to it hold, for options that it alone knows",
+    )
     add("--tools", action="store_true", help="openai: policies get the environment's tools")
     add("--concurrency", type=_positive, default=64, help="most episodes at a time")
     add("--executor", choices=("local", "ray"), default="local", help="ray: a cluster's workers")
@@ -73,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@redacted_errors()
+@interruptible()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = build_parser().parse_args(argv)
@@ -82,14 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.resume and args.out is None:
             raise ValueError("--resume needs --out, the folder of the run to go on with")
         executor = _executor(args, config)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return complain(error)
     folder = RunFolder(args.out or Path("runs") / datetime.now().strftime("%Y-%m-%d_%H%M%S"))
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     try:
         with show_progress("episodes", bar=args.policy != "human") as progress:
             run = evaluate(config, executor, folder, args.resume, progress)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return complain(error)
     except KeyboardInterrupt:
         print(f"interrupted; go on with --resume --out {folder.path}", file=sys.stderr)
@@ -122,9 +143,10 @@ def config_of(args: argparse.Namespace) -> Config:
         raise ValueError(f"--env names no environment; valid: {', '.join(registry.list_envs())}")
     if len(set(envs)) < len(envs):
         raise ValueError(f"--env names an environment twice: {args.env}")
+    split = args.split or (nano.SPLIT if is_nano else "test")
     return Config(
         envs=envs,
-        split=args.split or (nano.SPLIT if is_nano else "test"),
+        split=strictly(split) if args.strict else split,
         options=_options(args.option, envs, nano.OPTIONS if is_nano else {}),
         limit=args.limit,
         samples=args.samples,
@@ -174,11 +196,18 @@ def _executor(args: argparse.Namespace, config: Config) -> Executor:
         raise ValueError(f"{who} writes no reflections; give --reflector one of the models")
     if config.attempts == 1 and args.reflector:
         raise ValueError("--reflector needs --attempts 2")
-    actor = partial(policies.load, args.policy, args.base_url, args.concurrency, args.tools)
+    if args.extra_body and not any(spec.startswith("openai:") for spec in (args.policy, who)):
+        raise ValueError("--extra-body is for openai: policies")
+    served = {
+        "base_url": args.base_url,
+        "concurrency": args.concurrency,
+        "extra_body": args.extra_body,
+    }
+    actor = partial(policies.load, args.policy, tools=args.tools, **served)
     reflector = (
         None
         if args.reflector in (None, args.policy)
-        else partial(policies.load, args.reflector, args.base_url, args.concurrency)
+        else partial(policies.load, args.reflector, **served)
     )
     if args.executor == "local":
         if args.workers or args.worker_gpus:
@@ -193,6 +222,16 @@ def _executor(args: argparse.Namespace, config: Config) -> Executor:
     return RayExecutor(config, actor, reflector, args.workers, args.worker_gpus, tell)
 
 
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, got {text[:60]}")
+    return value
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -201,4 +240,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

@@ -7,6 +7,7 @@ as they end. When a worker is lost, the others play what it owed.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import socket
@@ -80,6 +81,10 @@ class Worker:
             actor=Identity(actor.spec, actor.revision),
             reflector=Identity(reflector.spec, reflector.revision) if reflector else None,
         )
+
+    def refused(self) -> dict[str, list[str]]:
+        """What servers refused of each role's sampling so far."""
+        return self._here.refused()
 
     def play(self, jobs: Sequence[Job]) -> Iterator[Episode]:
         """The episodes of a shard, as they end."""
@@ -174,6 +179,17 @@ class RayExecutor:
             else:
                 del left[episode.key]
                 yield episode
+
+    def refused(self) -> dict[str, list[str]]:
+        """Role → what of its sampling its server refused on any worker that is not lost."""
+        found: dict[str, set[str]] = {}
+        for worker in self._workers:
+            with contextlib.suppress(RayActorError):
+                for role, names in ray.get(worker.refused.remote()).items():
+                    found.setdefault(role, set()).update(names)
+        for role, names in found.items():
+            self._say(f"the server of the {role} takes no {', '.join(sorted(names))}")
+        return {role: sorted(names) for role, names in found.items()}
 
     def close(self) -> None:
         """Let the workers go, and the cluster if it was started or joined for this."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from erl_envs import secrets
+from erl_envs.leaderboard.archive import Refused
 from erl_envs.secrets import likely
 
 _HOME = re.compile(r"(?<![\w.])(?:/home/|/Users/|/root/|[A-Za-z]:\\{1,2}Users\\{1,2}|file://)\S")
@@ -26,13 +27,13 @@ def check(about: Mapping[str, Any], lines: Iterable[Mapping[str, Any]], own: boo
             like nothing in particular, are looked for too.
 
     Raises:
-        ValueError: Something must not be published. The message names the place and the kind, and
+        Refused: Something must not be published. The message names the place and the kind, and
             never shows the secret.
     """
     find = _finder(own)
     for where, text in _texts(about):
         if what := find(text) or _home(text):
-            raise ValueError(f"{where} holds {what}; submissions are published as they are")
+            raise Refused(f"{where} holds {what}; submissions are published as they are")
     seen: set[str] = set()
     for number, line in enumerate(lines, 1):
         fresh = [(where, text) for where, text in _texts(line) if text not in seen]
@@ -41,7 +42,7 @@ def check(about: Mapping[str, Any], lines: Iterable[Mapping[str, Any]], own: boo
             continue
         for where, text in fresh:  # one that reaches over several texts is none
             if what := find(text):
-                raise ValueError(
+                raise Refused(
                     f"episode {number}{_name(line)}: {where} holds {what}; "
                     "transcripts are published as they are"
                 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +11,18 @@ from typing import Any, Literal
 from erl_envs import registry
 from erl_envs.core import Attempt, Episode, Turn, Usage
 from erl_envs.eval.runfolder import SCHEMA as RUN_SCHEMA
+from erl_envs.files import new_folder
 from erl_envs.leaderboard import leaks
 from erl_envs.leaderboard import submission as sub
 from erl_envs.leaderboard.archive import write_lines
+from erl_envs.leaderboard.copies import Shelf
 from erl_envs.leaderboard.submission import ABOUT, EPISODES, LinesDigest, Submission
 from erl_envs.leaderboard.tracks import FREE, TRACKS, Track
 from erl_envs.leaderboard.verify import Verified, measure, verify
+from erl_envs.locks import hold
 from erl_envs.policies.openai import WITH_TOOLS
 from erl_envs.records import read_episodes
+from erl_envs.task_files import TaskFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,21 +101,15 @@ def submit(run_folder: Path, env: str, entry: Entry, out: Path) -> tuple[Path, V
 
 def _write(submission: Submission, lines: Sequence[Any], home: Path) -> tuple[Path, Verified]:
     folder = home / submission.folder
-    if folder.exists():
-        raise ValueError(f"{folder} is there already; give another --name")
-    part = home / f".{submission.folder}.part"
-    shutil.rmtree(part, ignore_errors=True)  # of one that was killed
-    part.mkdir(parents=True)
-    try:
-        about = json.dumps(submission.to_json(), indent=2, ensure_ascii=True, allow_nan=False)
-        (part / ABOUT).write_text(about + "\n", encoding="ascii")
-        write_lines(part / EPISODES, lines)
-        verified = verify(part)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        if not any(home.iterdir()):
-            home.rmdir()
+    with hold(home):
+        if folder.exists():
+            raise ValueError(f"{folder} is there already; give another --name")
+        with new_folder(folder) as part:
+            about = json.dumps(submission.to_json(), indent=2, ensure_ascii=True, allow_nan=False)
+            (part / ABOUT).write_text(about + "\n", encoding="ascii")
+            write_lines(part / EPISODES, lines)
+            verified = verify(part)
+            Shelf(home.parent).check(verified.content)
     return folder, verified
 
 
@@ -142,6 +139,8 @@ def track_of(run: Mapping[str, Any], env: str) -> tuple[Track, dict[str, Any], s
     if env not in run["envs"]:
         raise ValueError(f"the run has no {env!r}, but {', '.join(run['envs'])}")
     played = run["envs"][env]
+    if TaskFile.of(played["split"]):
+        raise ValueError(f"the run played tasks of a file, {played['split']}; no track has those")
     split, _, salt = played["split"].partition("@")
     options = played["options"]
     told = options["feedback"] if run["attempts"] == 2 else "outcome"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from erl_envs.policies import scripted
 from erl_envs.policies.base import Completion, Conversation, Policy, PolicyError, Sampling
@@ -36,7 +37,11 @@ def check_form(spec: str) -> None:
 
 
 def load(
-    spec: str, base_url: str = DEFAULT_URL, concurrency: int = 16, tools: bool = False
+    spec: str,
+    base_url: str = DEFAULT_URL,
+    concurrency: int = 16,
+    tools: bool = False,
+    extra_body: Mapping[str, Any] | None = None,
 ) -> Policy:
     """The policy of a command-line string.
 
@@ -45,6 +50,7 @@ def load(
         base_url: Server of `openai:` policies.
         concurrency: Their most requests at a time.
         tools: Whether they offer the environment's tools.
+        extra_body: What else their requests hold.
 
     Raises:
         ValueError: No such policy, or it cannot be loaded; one line that says why.
@@ -62,5 +68,5 @@ def load(
 
         return Vllm(name)
     if kind == "openai":
-        return OpenAI(name, base_url, concurrency, tools=tools)
+        return OpenAI(name, base_url, concurrency, tools=tools, extra_body=extra_body)
     return scripted.Replay.of_run(spec, Path(name))

@@ -12,6 +12,9 @@ import numpy as np
 from erl_envs.core import Message, TextEnv, Tokens, Usage
 from erl_envs.secrets import redact_error
 
+MAX_MESSAGE = 200_000
+"""Characters of a message that are kept, and that the leaderboards take."""
+
 
 class PolicyError(RuntimeError):
     """A policy could not answer: its server is down, slow or refused; one line for a person.
@@ -63,9 +66,12 @@ class Completion:
     Attributes:
         text: What it wrote, without the end-of-turn token.
         token_ids: What a local policy sampled, the end-of-turn token with it; else empty.
-        logprobs: Log-probability of each (nats, at temperature 1, before any cut); else empty.
-        stop_reason: `stop` (it ended its turn), `length` (it was cut off), None if unknown.
+        logprobs: Log-probability of each (nats, at its temperature); else empty.
+        stop_reason: `stop` (it ended its turn), `length` (it was cut off at the token limit, or its
+            context is full), `refusal`, `content_filter`, `cut` (it was longer than `MAX_MESSAGE`),
+            whatever else a server says, None if unknown.
         usage: What it cost.
+        reasoning: What it thought, where a server tells that apart from the text.
     """
 
     text: str
@@ -73,6 +79,7 @@ class Completion:
     logprobs: Sequence[float] = ()
     stop_reason: str | None = None
     usage: Usage = Usage()
+    reasoning: str | None = None
 
 
 @dataclass
@@ -129,11 +136,13 @@ class Policy(ABC):
         revision: What exactly it is: a hash of weights, a served model's name, a version.
         remote: Whether it answers each conversation independently of the others, so that waiting
             for a whole batch would waste time.
+        refused: Parameters of `Sampling` and the seed that its server refused, and so went without.
     """
 
     spec: str
     revision: str
     remote: bool = False
+    refused: Sequence[str] = ()
 
     @abstractmethod
     def complete(

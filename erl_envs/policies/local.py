@@ -17,7 +17,7 @@ class Generated(NamedTuple):
 
     Attributes:
         ids: Token ids, the end of the turn with them if it came.
-        logprobs: Of each id (nats), the model's own: at temperature 1, before any cut.
+        logprobs: Of each id (nats), at the temperature of its sampling (1 where that is 0).
         stopped: Whether the end of the turn came; else the answer was cut off.
     """
 

@@ -10,6 +10,9 @@ from erl_envs.policies.base import Conversation, Sampling
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.local import Generated, Local
 
+LOGPROBS_MODE = "processed_logprobs"
+"""vLLM's name for log-probabilities at the temperature of the sampling, after its cuts."""
+
 
 class Vllm(Local):
     """A model in vLLM's engine, which takes and gives token ids."""
@@ -31,7 +34,8 @@ class Vllm(Local):
         except ImportError as error:
             raise missing_extra("vllm policies", "vllm", error) from error
         try:
-            options = {"enable_prefix_caching": True, **_for_cpu(name), **options}
+            usual = {"enable_prefix_caching": True, "logprobs_mode": LOGPROBS_MODE}
+            options = {**usual, **_for_cpu(name), **options}
             self.engine: Any = vllm.LLM(name, **options)
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]

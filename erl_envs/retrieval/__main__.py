@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from erl_envs import retrieval
-from erl_envs.arguments import OK, Parser, complain
+from erl_envs.arguments import OK, Parser, complain, run_command
 from erl_envs.hotpotqa.data import open_source
 from erl_envs.retrieval.base import Corpus, RetrievalError
 from erl_envs.retrieval.server import serve
-from erl_envs.secrets import redacted_errors
 
 
 def read_corpus(source: str, part: str | None) -> Corpus:
@@ -29,7 +28,6 @@ def read_corpus(source: str, part: str | None) -> Corpus:
     return questions.corpus(chosen)
 
 
-@redacted_errors()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(prog="python -m erl_envs.retrieval", description=__doc__)
@@ -64,4 +62,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

@@ -57,7 +57,8 @@ def plain(value: str, shown: str) -> Form:
     """A secret as it is, or with characters escaped for JSON, Python, HTML or a URL."""
     pieces = re.split(r"([ \t\n\r\f\v]+)", value)
     pattern = "".join(_SPACE if at % 2 else "".join(map(_any, p)) for at, p in enumerate(pieces))
-    return Form(_core(value), re.compile(pattern), shown)
+    # what was hidden before is found as a whole: the secret may be a word of what hides it
+    return Form(_core(value), re.compile(f"{re.escape(shown)}|{pattern}"), shown)
 
 
 def encoded(value: str, shown: str) -> list[Form]:

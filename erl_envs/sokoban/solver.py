@@ -6,6 +6,7 @@ import functools
 import heapq
 from collections import defaultdict, deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from erl_envs.core import EnvError
 from erl_envs.grid import shortest_path
@@ -17,6 +18,14 @@ MAX_NODES = 200_000
 MAX_WORK = 400_000_000
 """That times cells and boxes, by which a state takes its time. Rooms of up to 2,000 of these (side
 25, three boxes) have `MAX_NODES`; a stranger's of side 64 with sixty boxes half a minute."""
+
+QUICK_WORK = 5_000_000
+"""What `count_moves` does of it, in about half a second: sixteen times what any task of ours needs.
+"""
+
+MAX_CHANCES = 500_000
+"""States at a time, times the turns left, with which `random_value` gives up: a few seconds. Tasks
+of ours have a fifth at most."""
 
 FAR = 1 << 20
 """Push distance of a square from which no box can come to a goal."""
@@ -111,6 +120,28 @@ def solve(room: Room, start: State, max_work: int = MAX_WORK) -> list[str] | Non
     return None
 
 
+class Search(NamedTuple):
+    """What a search found of a room's shortest solution.
+
+    Attributes:
+        known: Whether the search came to an end.
+        moves: Of the solution; None if there is none, or it is not known.
+    """
+
+    known: bool
+    moves: int | None = None
+
+
+@functools.lru_cache(maxsize=4_096)
+def count_moves(room: Room, start: State, max_work: int) -> Search:
+    """The moves of a shortest solution, by a search that is quick enough for a file of rooms."""
+    try:
+        plan = solve(room, start, max_work)
+    except EnvError:
+        return Search(known=False)
+    return Search(known=True, moves=None if plan is None else len(plan))
+
+
 def _actions_to(room: Room, state: State, came_from: dict[State, State]) -> list[str]:
     """Spell out the walks between the pushes."""
     actions: list[str] = []
@@ -135,6 +166,9 @@ def random_value(room: Room, start: State, turns: int) -> float:
     """Exact chance that uniformly random moves solve the room within `turns`.
 
     States that cannot be solved in the turns left, by a lower bound, count 0 unexpanded.
+
+    Raises:
+        EnvError: So many can be reached that `MAX_CHANCES` is exceeded.
     """
     ways = tuple(deltas(room.width).values())
     pushes = push_distances(room)
@@ -153,6 +187,8 @@ def random_value(room: Room, start: State, turns: int) -> float:
 
     reached, won = {start: 1.0}, 0.0
     for left in range(turns, 0, -1):
+        if len(reached) * left > MAX_CHANCES:
+            raise EnvError(f"random moves reach {len(reached)} states with {left} turns left")
         after: dict[State, float] = defaultdict(float)
         for state, chance in reached.items():
             for delta in ways:

@@ -90,7 +90,7 @@ def read_grid(path: Path) -> Grid:
         ValueError: It cannot be read, or a run's configuration is bad; the message names the run.
     """
     try:
-        text = json.loads(path.read_text())
+        text = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read the grid {path}: {error}") from error
     return grid_of(text)

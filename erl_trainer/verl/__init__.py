@@ -32,7 +32,7 @@ from verl.trainer.ppo.core_algos import register_adv_est
 READ = frozenset(
     (
         *("group_size", "second_attempt", "threshold", "memory", "concurrency"),
-        *("distill", "distill_weight", "second_policy_loss"),
+        *("distill", "distill_weight", "distill_mean", "second_policy_loss"),
         *("temperature", "top_p", "max_tokens"),
         *("reflect_temperature", "reflect_top_p", "reflect_max_tokens"),
         *("advantage", "small_group", "min_group"),

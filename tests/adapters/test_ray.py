@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -93,8 +94,9 @@ def same_run(one: Path, two: Path) -> None:
     """The same episodes, each once, and the same run.json, but for times."""
     runs, episodes = [], []
     for out in (one, two):
-        runs.append(timeless(json.loads((out / "run.json").read_text())))
-        lines = (out / "episodes.jsonl").read_text().splitlines()
+        runs.append(timeless(json.loads((out / "run.json").read_text(encoding="utf-8"))))
+        runs[-1].pop("resumed", None)  # that it was is no difference in what was played
+        lines = (out / "episodes.jsonl").read_text(encoding="utf-8").splitlines()
         episodes.append(sorted(json.dumps(timeless(json.loads(line))) for line in lines))
         keys = [episode.key for episode in read_episodes(out / "episodes.jsonl")]
         assert len(set(keys)) == len(keys) == runs[-1]["counts"]["episodes"]
@@ -167,6 +169,43 @@ def test_all_workers_are_lost_and_the_run_resumes(
     assert (out / "episodes.jsonl").read_bytes().startswith(before)
     assert cli.main([*args, "--out", str(tmp_path / "one")]) == 0
     same_run(tmp_path / "one", out)
+
+
+def test_what_a_server_does_not_take_is_recorded(
+    cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def picky(request: Request) -> Reply:
+        told = {"message": "Unknown parameter: 'top_k'."}
+        return Reply({"error": told}, 400) if "top_k" in request.body else says("```Up```")
+
+    with serving(picky) as url:
+        args = ["--env", "frozenlake", "--policy", "openai:m", "--base-url", f"{url}/v1"]
+        out = tmp_path / "ray"
+        more = ["--limit", "4", "--executor", "ray", "--workers", "2", "--out", str(out)]
+        assert cli.main([*args, *more]) == 0
+    assert json.loads((out / "run.json").read_text(encoding="utf-8"))["refused"] == {
+        "policy": ["top_k"]
+    }
+    assert "the server of the policy takes no top_k" in capsys.readouterr().err
+
+
+def test_ctrl_c_does_not_wait_for_a_silent_server(cluster: Any, tmp_path: Path) -> None:
+    over, gave_up = threading.Event(), threading.Event()
+
+    def silent(_: Request) -> Reply:
+        os.kill(os.getpid(), signal.SIGINT)
+        if not over.wait(60):
+            gave_up.set()
+        return says("```Up```")
+
+    with serving(silent) as url:
+        args = ["--env", "frozenlake", "--policy", "openai:m", "--base-url", f"{url}/v1"]
+        out = tmp_path / "ray"
+        more = ["--limit", "4", "--concurrency", "1", "--executor", "ray", "--workers", "1"]
+        assert cli.main([*args, *more, "--out", str(out)]) == 130
+        assert not gave_up.is_set()
+        over.set()
+    assert (out / "episodes.jsonl").read_text(encoding="utf-8") == ""
 
 
 def machine(alive: bool = True, **resources: float) -> dict[str, Any]:

@@ -331,7 +331,9 @@ def test_settings_that_would_be_ignored_are_refused(
     given: str, said: str, queue: list[tuple[list[str], Any]], tmp_path: Path
 ) -> None:
     path = tmp_path / "loops.yaml"
-    path.write_text(f"- name: erl\n  _target_: erl_trainer.verl.ErlLoop\n  {given}\n")
+    path.write_text(
+        f"- name: erl\n  _target_: erl_trainer.verl.ErlLoop\n  {given}\n", encoding="utf-8"
+    )
     option = f"actor_rollout_ref.rollout.agent.agent_loop_config_path={path}"
     [row] = verl_rows("frozenlake", "test", "erl", **OPTIONS)[:1]
     with pytest.raises(Exception, match=said):
