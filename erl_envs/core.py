@@ -36,6 +36,7 @@ from erl_envs.records import (
 )
 from erl_envs.secrets import redact_error
 from erl_envs.spaces import MAX_ACTION, MAX_OBSERVATION, UnicodeText
+from erl_envs.thoughts import strip_thoughts
 
 __all__ = [
     "LEVELS",
@@ -197,7 +198,11 @@ class TextEnv(gym.Env[str, str]):
         """Apply an action that `parse` returned."""
 
     def parse(self, text: str) -> tuple[str | None, str]:
-        """The action a message means and "", or None and what is wrong with the message."""
+        """The action a message means and "", or None and what is wrong with the message.
+
+        Args:
+            text: What the message says after its thoughts.
+        """
         return parsing.fenced_action(text, self.actions)
 
     def rules_text(self) -> str:
@@ -371,7 +376,10 @@ class TextEnv(gym.Env[str, str]):
         """
         if self.task is None or self._outcome:
             raise RuntimeError("no attempt is under way; call reset() first")
-        read, problem = self.parse(action)
+        said = strip_thoughts(action)
+        read, problem = self.parse(said)
+        if read is None and action.strip() and not said.strip():
+            problem = "it says nothing after its thoughts"
         if read is None:
             note = f"The message could not be read: {problem}. Nothing changed."
             changed, reward, outcome, details = False, 0.0, "", None

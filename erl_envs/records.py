@@ -146,7 +146,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A conversation as the policy sampled it, for training; never decoded and encoded again.
+    """A stretch of a conversation as the policy read and sampled it; never encoded again.
+
+    A conversation is one stretch, unless its prompt was told anew: a template that drops the
+    thoughts of earlier turns changes what the policy had read.
 
     Attributes:
         ids: Every token id in order, prompts and completions.
@@ -175,7 +178,8 @@ class Attempt:
         valid: False where the environment or the policy's server failed; `error` says how. An
             invalid attempt has no reward worth reading and is left out of every average.
         error: Why it is invalid.
-        tokens: What a local policy sampled; None for the others. Not written to JSON.
+        tokens: What a local policy read and sampled, stretch by stretch; nothing for the others.
+            Not written to JSON.
     """
 
     task: Task
@@ -187,7 +191,7 @@ class Attempt:
     outcome: str
     valid: bool = True
     error: str | None = None
-    tokens: Tokens | None = None
+    tokens: Sequence[Tokens] = ()
 
     @property
     def usage(self) -> Usage:
@@ -236,7 +240,7 @@ class Reflection:
         rulebook: The text in its `<prompt>` tags, None if it wrote none.
         prompt: System prompt that attempt 2 was given.
         usage: What the answer cost.
-        tokens: What a local policy sampled. Not written to JSON.
+        tokens: As an attempt's. Not written to JSON.
         reasoning: What the policy thought; as `Turn.reasoning`.
     """
 
@@ -244,7 +248,7 @@ class Reflection:
     rulebook: str | None
     prompt: str
     usage: Usage = Usage()
-    tokens: Tokens | None = None
+    tokens: Sequence[Tokens] = ()
     reasoning: str | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -76,15 +76,22 @@ def _train(argv: list[str]) -> int:
         metavar="KEY=VALUE",
         help="of the environment",
     )
+    parser.add_argument(
+        "--template",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for the model's chat template, such as enable_thinking=false",
+    )
     args, rest = parser.parse_known_args(argv)
     held = args.out / "config.json"
     path = args.config or (held if args.resume and held.exists() else None)
     fields = {**(_read(path) if path else {}), **_fields(rest)}
     named = {"algo": fields.pop("algo", "erl"), "preset": fields.pop("preset", "default")}
     algo, preset = args.algo or named["algo"], args.preset or named["preset"]
-    if args.option:
-        options = dict(read_pair(pair) for pair in args.option)
-        fields["env_options"] = {**fields.get("env_options", {}), **options}
+    for name, pairs in (("env_options", args.option), ("template", args.template)):
+        if pairs:
+            fields[name] = {**fields.get(name, {}), **dict(map(read_pair, pairs))}
     config = configure(preset, algo, **fields)
     from erl_trainer.launch import start
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from erl_envs.options import check
+from erl_envs.policies.base import Thoughts
 from erl_envs.policies.nano import OPTIONS as NANO
 from erl_envs.policies.openai import DEFAULT_URL
 from erl_trainer.bounds import check_numbers
@@ -33,6 +34,10 @@ class Config:
         env_options: Its options; unless given `feedback` is transitions and `prompt_style`
             compact, and nano sees what it learnt to see.
         model: `nano`, a folder or a hub id.
+        thoughts: What becomes of earlier turns' thoughts in its prompts: `keep`, `strip`, or
+            `template`, what its chat template does. Where they are stripped an attempt is learnt
+            in several samples, each after what the model really read.
+        template: What its chat template is told beside the messages: `{"enable_thinking": false}`.
         train_split: Task set to train on, in a new random order each time through.
         eval_split: Task set to evaluate on.
         eval_tasks: Its first so many tasks; 0 takes all.
@@ -116,6 +121,8 @@ class Config:
     env: str = "frozenlake"
     env_options: Mapping[str, Any] = field(default_factory=dict)
     model: str = "nano"
+    thoughts: Literal["template", "keep", "strip"] = "template"
+    template: Mapping[str, Any] = field(default_factory=dict)
     train_split: str = "small-train"
     eval_split: str = "small-test"
     eval_tasks: int = 100
@@ -208,6 +215,11 @@ class Config:
         usual = NANO.get(self.env, {}) if self.model == "nano" else {"prompt_style": "compact"}
         return {"feedback": "transitions", **usual, **self.env_options}
 
+    @property
+    def history(self) -> Thoughts | None:
+        """What becomes of earlier turns' thoughts; None for what the template does."""
+        return None if self.thoughts == "template" else self.thoughts
+
 
 GRPO: Mapping[str, Any] = {
     "second_attempt": "none",
@@ -281,4 +293,5 @@ def configure(preset: Preset, algo: Algo, **fields: Any) -> Config:
 
 def to_json(config: Config) -> dict[str, Any]:
     """The configuration as JSON, every field."""
-    return {**dataclasses.asdict(config), "env_options": dict(config.env_options)}
+    mappings = {name: dict(getattr(config, name)) for name in ("env_options", "template")}
+    return {**dataclasses.asdict(config), **mappings}

@@ -138,7 +138,8 @@ def check_folder(written: Mapping[str, Any], out: Path, resume: bool) -> None:
     if path.exists():
         if not resume:
             raise ValueError(f"{out} holds a run; go on with it by --resume, or give another --out")
-        held = redact_json(read_json(path))
+        # a field that is younger than the run was what its default is
+        held = redact_json({**to_json(Config()), **read_json(path)})
         free = {"steps", *FREE}  # more steps are the same run
         for name in sorted(set(written) - free):
             if held.get(name) != written[name]:

@@ -171,7 +171,8 @@ class Learner:
             given = [s for s in samples if s.kind == kind]
             credited = [s for s in given if self._has_credit(s)]
             batches += micro_batches(credited, kind, budget, self._pad_id, self._device)
-            sizes[kind] = Size(len(given), _tokens(given), _tokens(credited))
+            sequences = sum(s.share for s in given)
+            sizes[kind] = Size(sequences, _tokens(given), _tokens(credited))
         return Plan(batches, sizes)
 
     def _step(self, plan: Plan, olds: Sequence[torch.Tensor | None]) -> Metrics:

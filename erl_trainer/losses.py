@@ -117,7 +117,7 @@ def divergence(teacher_logits_NV: torch.Tensor, logits_NV: torch.Tensor) -> torc
     return (teacher_NV.exp() * (teacher_NV - logits_NV.log_softmax(-1))).sum(-1)
 
 
-def token_weight(aggregation: Aggregation, tokens: int, sequences: int, constant: int) -> float:
+def token_weight(aggregation: Aggregation, tokens: int, sequences: float, constant: int) -> float:
     """What each token's loss counts in the batch's.
 
     `token_mean`: a mean over tokens (DAPO, Yu 2025). `seq_mean_token_sum`: a mean over sequences
@@ -127,7 +127,7 @@ def token_weight(aggregation: Aggregation, tokens: int, sequences: int, constant
     Args:
         aggregation: Which.
         tokens: Of the whole batch, all micro-batches and processes; 1 or more.
-        sequences: Of the whole batch; 1 or more.
+        sequences: Of the whole batch, a part of an attempt's as a part; above 0.
         constant: Divisor of `constant`.
     """
     if aggregation == "token_mean":

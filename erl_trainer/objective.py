@@ -25,12 +25,12 @@ class Size(NamedTuple):
     """How much of a kind an update has.
 
     Attributes:
-        sequences: Samples.
+        sequences: Attempts and reflections, whole ones or parts.
         tokens: Their learnt tokens.
         credited: Those of samples that have credit; the others have no gradient and stay out.
     """
 
-    sequences: int
+    sequences: float
     tokens: int
     credited: int
 

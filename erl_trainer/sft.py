@@ -12,16 +12,18 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from rich.console import Console
 
 from erl_envs.arguments import Parser
-from erl_envs.core import Episode, Message, Task
+from erl_envs.core import Episode, Message, Task, Tokens
 from erl_envs.eval.progress import show_progress
 from erl_envs.files import WriteError, is_unused, write_whole
+from erl_envs.options import read_pair
 from erl_envs.policies import nano
-from erl_envs.policies.base import Conversation
+from erl_envs.policies.base import Conversation, Thoughts
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.transformers import Transformers, load
 from erl_envs.records import read_episodes
@@ -71,7 +73,13 @@ def _learn(args: argparse.Namespace) -> int:
     )
     name = str(nano.folder(envs[0])) if args.model == "nano" else args.model
     model, tokenizer = load(name)
-    policy = Transformers(name, model.to(getattr(torch, config.dtype)), tokenizer)
+    policy = Transformers(
+        name,
+        model.to(getattr(torch, config.dtype)),
+        tokenizer,
+        thoughts=args.thoughts,
+        template=dict(map(read_pair, args.template)),
+    )
     samples = [s for episode in episodes for s in corrected(episode, args.threshold, policy.chat)]
     if args.reflections != "none":
         least = args.threshold if args.reflections == "successful" else 0.0
@@ -134,7 +142,7 @@ def corrected(episode: Episode, threshold: float, chat: ChatTokens) -> Iterator[
         if attempt.valid and attempt.reward >= threshold:
             system = episode.attempts[0].messages[0]
             told = [system, *attempt.messages[1:]]
-            yield _imitated(Stage.DISTILL, episode.task, told, attempt.reward, chat)
+            yield from _imitated(Stage.DISTILL, episode.task, told, attempt.reward, chat)
             return
 
 
@@ -145,41 +153,42 @@ def reflected(episode: Episode, least: float, chat: ChatTokens) -> Iterator[Samp
         return
     second = episode.attempts[1]
     if second.valid and second.reward >= least:
-        yield _imitated(Stage.REFLECTION, episode.task, reflection.messages, 1.0, chat)
+        yield from _imitated(Stage.REFLECTION, episode.task, reflection.messages, 1.0, chat)
 
 
 def _imitated(
     stage: Stage, task: Task, messages: Sequence[Message], weight: float, chat: ChatTokens
-) -> Sample:
-    ids, sampled = encode(messages, chat)
-    return Sample(
-        stage=stage,
-        task=task.id,
-        kind="imitate",
-        ids=ids,
-        sampled=sampled,
-        logprobs=[0.0] * len(ids),
-        reward=weight,
-        advantage=weight,
-    )
+) -> list[Sample]:
+    parts = encode(messages, chat)
+    return [
+        Sample(
+            stage=stage,
+            task=task.id,
+            kind="imitate",
+            ids=part.ids,
+            sampled=part.sampled,
+            logprobs=part.logprobs,
+            reward=weight,
+            advantage=weight,
+            share=1 / len(parts),
+        )
+        for part in parts
+    ]
 
 
-def encode(messages: Sequence[Message], chat: ChatTokens) -> tuple[list[int], list[bool]]:
-    """Ids of a conversation as a policy would have sampled it, ends of turns included.
+def encode(messages: Sequence[Message], chat: ChatTokens) -> Sequence[Tokens]:
+    """The stretches of a conversation as a policy would have sampled it, ends of turns included.
 
-    Returns:
-        Ids, and for each whether the policy would have sampled it; the environment's last answer,
-        which nobody answers, is left out.
+    The environment's last answer, which nobody answers, is left out.
     """
     conversation = Conversation([], ("", "", 0, ""), 0)
     for message in messages:
         if message["role"] == "assistant":
-            conversation.tell(chat.new_ids(conversation))
-            text = chat.tokenizer.encode(message["content"], add_special_tokens=False)
-            ids = [*text, *chat.end_of_turn]
+            chat.tell(conversation)
+            ids = chat.answer_ids(message["content"])
             conversation.add_sampled(ids, [0.0] * len(ids))
         conversation.messages.append(message)
-    return conversation.ids, conversation.sampled
+    return conversation.tokens()
 
 
 def fit(
@@ -212,6 +221,8 @@ def _parser() -> argparse.ArgumentParser:
         default="none",
         help="which rulebooks to learn too: none, those that helped, or all (an oracle's)",
     )
+    add("--thoughts", choices=get_args(Thoughts), help="of earlier turns: as in evaluation")
+    add("--template", action="append", default=[], metavar="KEY=VALUE", help="likewise")
     add("--epochs", type=int, default=3)
     add("--batch", type=int, default=32, help="attempts of an optimizer update")
     add("--lr", type=float, default=1e-4)

@@ -45,7 +45,7 @@ class Counted(Policy):
     ) -> list[Completion | PolicyError]:
         return [
             replace(answer, usage=Usage(100, len(answer.text) // 4 + 1))
-            if isinstance(answer, Completion)
+            if isinstance(answer, Completion) and answer.usage.completion_tokens == 0
             else answer
             for answer in self.inner.complete(conversations, sampling)
         ]

@@ -15,6 +15,7 @@ LAYERS = [
         "erl_envs.arguments",
         "erl_envs.calls",
         "erl_envs.records",
+        "erl_envs.thoughts",
         "erl_envs.parsing",
         "erl_envs.prompting",
         "erl_envs.web",

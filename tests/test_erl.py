@@ -41,11 +41,13 @@ def attempt(job: Job, prompt: Sequence[int], answer: int, reward: float | None) 
         outcome="",
         valid=reward is not None,
         error="EnvError: down" if reward is None else None,
-        tokens=Tokens(
-            ids,
-            [False] * len(prompt) + [True, False, True],
-            [0.0] * len(prompt) + [-0.1, 0.0, -0.2],
-        ),
+        tokens=[
+            Tokens(
+                ids,
+                [False] * len(prompt) + [True, False, True],
+                [0.0] * len(prompt) + [-0.1, 0.0, -0.2],
+            )
+        ],
     )
 
 
@@ -75,7 +77,7 @@ class Script:
         self.asked.append(("reflection", [a.reward for a in attempts], list(memories)))
         tokens = Tokens([40, 41, 8], [False, False, True], [0.0, 0.0, -0.3])
         return [
-            Reflection([], f"rules {i}", f"rules {i}\n\nformat", tokens=tokens)
+            Reflection([], f"rules {i}", f"rules {i}\n\nformat", tokens=[tokens])
             for i, _ in enumerate(jobs)
         ]
 
@@ -279,7 +281,7 @@ class Silent(Script):
     ) -> list[Attempt]:
         played = super().attempt(jobs, stage, prompts)
         nothing = Tokens([10, 11, 30], [False] * 3, [0.0] * 3)
-        return [replace(a, tokens=nothing) for a in played] if prompts is None else played
+        return [replace(a, tokens=[nothing]) for a in played] if prompts is None else played
 
 
 def test_memory_is_read_at_the_start_and_left_to_the_caller() -> None:

@@ -32,7 +32,7 @@ def test_a_kill_is_recovered_from_recorded_and_not_tried_again(
 ) -> None:
     words = ["--out", str(tmp_path), "--kills", "1", "--only", "SIGKILL: eval, random"]
     assert faults.main(words) == 0
-    [line] = (tmp_path / "results.jsonl").read_text().splitlines()
+    [line] = (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["held"] and json.loads(line)["row"] == "SIGKILL: eval, random"
     assert "| SIGKILL: eval, random | 1 of 1 | bit for bit |" in capsys.readouterr().out
     tried: list[str] = []
@@ -51,7 +51,7 @@ def test_a_process_ends_at_the_call_that_is_named(tmp_path: Path) -> None:
     inside = kills.KillInside(Evaluation(tmp_path), 4)
     first, *_, last = inside.trials()
     assert first == "0 before" and last.endswith(" after")
-    calls = (tmp_path / "calls.log").read_text().splitlines()
+    calls = (tmp_path / "calls.log").read_text(encoding="utf-8").splitlines()
     assert any(" replace " in call and call.endswith("/run.json") for call in calls)
     place = next(n for n, call in enumerate(calls) if call.endswith("/report.html"))
     out = inside.fresh()
@@ -65,15 +65,15 @@ def test_what_differs_is_a_fault(tmp_path: Path) -> None:
     whole, _ = undisturbed(command, tmp_path)
     out = tmp_path / "out"
     out.mkdir()
-    lines = (whole / "episodes.jsonl").read_text().splitlines(keepends=True)
+    lines = (whole / "episodes.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     for name in ("run.json", "report.html"):
-        (out / name).write_text((whole / name).read_text())
+        (out / name).write_text((whole / name).read_text(encoding="utf-8"), encoding="utf-8")
     for changed, message in (
         ([*lines, lines[0]], "1 episodes stand twice"),
         (lines[1:], "other parts"),
         ([lines[0].replace('"valid": true', '"valid": false'), *lines[1:]], "1 of 5 parts differ"),
     ):
-        (out / "episodes.jsonl").write_text("".join(changed))
+        (out / "episodes.jsonl").write_text("".join(changed), encoding="utf-8")
         with pytest.raises(Fault, match=message):
             differences(command, whole, out)
 

@@ -17,11 +17,12 @@ import erl_envs
 from erl_envs import policies, retrieval, tasks
 from erl_envs.checker import HOSTILE, check_env
 from erl_envs.core import EnvError, Task
-from erl_envs.hotpotqa import HotpotQA
+from erl_envs.hotpotqa import HotpotQA, markup
 from erl_envs.hotpotqa.data import read_questions
 from erl_envs.hotpotqa.judge import Judge
 from erl_envs.parsing import boxed, search_tag
 from erl_envs.policies import Completion, Conversation, Policy, PolicyError, Sampling, load
+from erl_envs.qa_metrics import score
 from erl_envs.retrieval import Passage, RetrievalError, Retriever
 from erl_envs.rollout import EnvPool, Job, Player, rollout
 from erl_envs.task_files import TaskFile
@@ -46,6 +47,89 @@ def play(*messages: str, task: Any = TASK, **options: Any) -> tuple[HotpotQA, li
     env = HotpotQA(**options)
     env.reset(options={"task": task})
     return env, [env.step(message) for message in messages]
+
+
+WRAPPED = [
+    *(rf"\{name}{{%s}}" for name in markup.WRAPPERS),
+    *(rf"\{name} {{%s}}" for name in markup.WRAPPERS),
+    *(rf"\\{name}{{%s}}" for name in markup.WRAPPERS),
+    *(rf"\{name}{{red}}{{%s}}" for name in markup.LABELLED),
+    *(rf"{{\{name} %s}}" for name in markup.SWITCHES),
+    *(f"<{name}>%s</{name}>" for name in markup.TAGS),
+    *("$%s$", r"\(%s\)", r"\left(%s\right)", r"\left.%s\right.", r"\quad %s\quad", r"\, %s\!"),
+    *("**%s**", "__%s__", "*%s*", "_%s_", "~~%s~~", "`%s`", "# %s", "> %s", "- %s"),
+    *("[%s](https://x.org/y)", "**[%s](y)**", "%s.", " %s ", "(%s)", '"%s"', "'%s'"),
+    *(r"\text{%s.}", r"\text{ %s }", r"\textbf{\text{%s}}", r"$\text{%s}$", r"**\text{%s}**"),
+    *(r"\textbf{\emph{%s}}.", r"{\bf\large %s}", r"\textcolor{red}{\text{%s}}"),
+]
+"""Ways to write an answer that show the same."""
+
+
+@pytest.mark.parametrize("wrapped", WRAPPED)
+def test_no_wrapper_around_an_answer_changes_its_score(wrapped: str) -> None:
+    _, steps = play(f"It is \\boxed{{{wrapped % 'the Ruva'}}}", feedback="outcome")
+    assert steps[0][1] == 1.0, steps[0][4]["action"]
+
+
+def answers_and_golds() -> list[tuple[str, str]]:
+    """The official metric's vectors, and the real answers, each as its own gold."""
+    vectors = DEV.parent / "eval_vectors.json"
+    if not (DEV.exists() and vectors.exists()):
+        pytest.skip("the data is not here (../shared/data)")
+    cases = [
+        (case["prediction"], case["gold"])
+        for case in json.loads(vectors.read_text(encoding="utf-8"))
+    ]
+    return cases + [(q["answer"], q["answer"]) for q in json.loads(DEV.read_text(encoding="utf-8"))]
+
+
+def test_no_wrapper_changes_a_score_of_the_official_metric() -> None:
+    for answer, gold in answers_and_golds():
+        right = score(answer, gold)
+        assert score(markup.unwrap(answer), gold) == right, answer
+        for wrapped in WRAPPED:
+            assert score(markup.unwrap(wrapped % answer), gold) == right, wrapped % answer
+
+
+def test_an_answer_without_markup_stays_as_it_is() -> None:
+    for answer, _ in answers_and_golds():
+        assert markup.unwrap(answer) == " ".join(answer.split())
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        (r"\text{New }\text{York}", "New York"),
+        (r"\text{New~York}", "New York"),
+        (r"\mathrm{New\ York}", "New York"),
+        (r"\text{New}\\\text{York}", "New York"),
+        (r"\mathrm{New\,York}", "New York"),
+        (r"\text{Paris}, \text{France}", "Paris, France"),
+        (r"\text{\$5}\,000", "$5 000"),
+        ("[Paris](https://x.org/a_(b", "[Paris](https://x.org/a_(b"),
+        ("f{x} and {y}", "f{x} and {y}"),
+        ("A~B", "A~B"),
+        (r"\frac{1}{2}", r"\frac{1}{2}"),
+        (r"\textual{a}", r"\textual{a}"),
+        (r"\text Paris", r"\text Paris"),
+        ("", ""),
+    ],
+)
+def test_what_markup_shows(answer: str, shown: str) -> None:
+    assert markup.unwrap(answer) == shown
+
+
+@given(st.text(alphabet=st.sampled_from("\\textbfcolor{}[]()<>/~$ ab,!"), max_size=80))
+def test_no_text_breaks_unwrapping(text: str) -> None:
+    shown = markup.unwrap(text)
+    assert len(shown) <= len(text) and "\n" not in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["\\text" + " " * 10**6, "[" * 10**6, "\\text{" * 160_000, "\\color{" * 140_000]
+)
+def test_a_megabyte_of_markup_is_read(text: str) -> None:
+    markup.unwrap(text)
 
 
 def test_search_read_search_answer() -> None:
@@ -84,6 +168,16 @@ def test_search_read_search_answer() -> None:
         ("\\boxed{ }", None),
         ("\\boxed{never closed", None),
         ("boxed{Ruva}", None),
+        ("\\boxed {Ruva}", "Ruva"),
+        ("\\boxed\n {Ruva}", "Ruva"),
+        ("\\fbox{Ruva}", "Ruva"),
+        ("$\\boxed{Ruva}$", "Ruva"),
+        ("\\boxed{{Ruva}}", "{Ruva}"),
+        # boxes that are only spoken of
+        ("\\boxed{Ruva} I put it into \\boxed{}.", "Ruva"),
+        ("\\boxed{Ruva}, as \\boxed{…} or \\boxed{...}", "Ruva"),
+        ("\\boxed{…}", None),
+        ("\\boxer{Ruva}", None),
         ("the answer is Ruva", None),
     ],
 )
@@ -104,6 +198,14 @@ def test_boxed(text: str, answer: str | None) -> None:
         ("</search><search>", None),
         ('<search top_k="99999">a</search>', None),
         ("<searching>a</search>", None),
+        ("<search top_k='3'>a</search>", ("a", 3)),
+        ("<search  top_k = '3' >a</search>", ("a", 3)),
+        ("<search top_k=''>a</search>", None),
+        # tags that are only spoken of
+        ("<search>a b</search> I put it between <search> and </search>.", ("a b", None)),
+        ("<search>a b</search> as <search>…</search>", ("a b", None)),
+        ("<search>to</search>", ("to", None)),
+        ("I would search between <search> and </search>.", None),
     ],
 )
 def test_search_tag(text: str, search: Any) -> None:

@@ -59,8 +59,8 @@ def naive_loss(
         alike = [other for other in samples if other.kind == s.kind]
         over = {
             "token_mean": sum(sum(other.sampled) for other in alike),
-            "seq_mean_token_sum": len(alike),
-            "constant": len(alike) * cfg.constant,
+            "seq_mean_token_sum": sum(other.share for other in alike),
+            "constant": sum(other.share for other in alike) * cfg.constant,
         }[cfg.aggregation]
         if s.kind == "imitate":
             total = total - cfg.distill_weight * s.advantage * logp(net, s).sum() / over
@@ -106,6 +106,29 @@ def naive_gradients(net: Any, samples: Sequence[Sample], cfg: Config, **more: An
     net.zero_grad()
     naive_loss(net, samples, cfg, **more).backward()
     return {name: p.grad for name, p in net.named_parameters()}
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "seq_mean_token_sum", "constant"])
+def test_an_attempt_in_two_stretches_counts_as_one(
+    aggregation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one attempt a stretch for each of its two answers, here after the same ids."""
+    cfg = Config(aggregation=aggregation)
+    first, *others = POLICY
+    gap = 19 // 2  # the id between its two runs of sampled ones
+    parts = [
+        replace(first, sampled=[was and early == (t < gap) for t, was in enumerate(first.sampled)])
+        for early in (True, False)
+    ]
+    parts = [
+        replace(p, logprobs=[v * was for v, was in zip(p.logprobs, p.sampled, strict=True)])
+        for p in parts
+    ]
+    halves = [replace(p, share=0.5) for p in parts]
+    whole = gradients(Learner(model(), cfg, 0), [first, *others], monkeypatch)
+    split = gradients(Learner(model(), cfg, 0), [*halves, *others], monkeypatch)
+    assert_close(split, whole)
+    assert_close(split, naive_gradients(model(), [*halves, *others], cfg))
 
 
 def assert_close(ours: dict[str, Any], theirs: dict[str, Any], rtol: float = 1e-6) -> None:

@@ -241,7 +241,7 @@ def test_it_plays_episodes_through_rollout(stub: Stub) -> None:
         )
     )
     assert [episode.attempts[0].reward for episode in played] == [1.0] * 5
-    assert all(episode.valid and episode.attempts[0].tokens is None for episode in played)
+    assert all(episode.valid and not episode.attempts[0].tokens for episode in played)
     assert len({body["seed"] for body in stub.bodies}) == 5
 
 

@@ -72,7 +72,8 @@ def test_what_did_not_succeed_is_not_learnt(attempts: list[Attempt]) -> None:
 def test_only_what_the_policy_would_have_sampled_is_learnt() -> None:
     words = tokenizer.build()
     chat = ChatTokens(words, [words.eos_token_id], "nano")
-    ids, sampled = sft.encode(attempt("Question", "A 1 1 ```Right```", 1.0).messages, chat)
+    [part] = sft.encode(attempt("Question", "A 1 1 ```Right```", 1.0).messages, chat)
+    ids, sampled = part.ids, part.sampled
     said = [token for token, was in zip(ids, sampled, strict=True) if was]
     assert words.convert_ids_to_tokens(said) == ["A", "1", "1", "```Right```", "<|end|>"]
     assert sampled == [False] * (len(ids) - 5) + [True] * 5

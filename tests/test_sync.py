@@ -117,7 +117,7 @@ def episodes(policy: Any, temperature: float = 0.0) -> list[Any]:
     players: Any = {"actor": Player(policy, Sampling(temperature, 1.0, 0, max_tokens=8))}
     played = sorted(rollout(jobs, pool, players), key=lambda e: e.sample)
     assert all(episode.valid for episode in played), played[0].attempts[0].error
-    return [episode.attempts[0].tokens for episode in played]
+    return [episode.attempts[0].tokens[0] for episode in played]
 
 
 def follows(sampler: Sampler, model: Any) -> None:

@@ -51,8 +51,9 @@ class Output(CommandRow):
         )
         while not code.exists():  # the reader is the last of a pipe, and gone at once
             time.sleep(0.1)
-        if code.read_text().strip() != "0" or b"Traceback" in done.stderr:
-            raise Fault(f"it ended with {code.read_text().strip()}: {done.stderr[-300:]!r}")
+        status = code.read_text(encoding="utf-8").strip()
+        if status != "0" or b"Traceback" in done.stderr:
+            raise Fault(f"it ended with {status}: {done.stderr[-300:]!r}")
         return f"{len(differing)} parts differ" if (differing := self._compare(out)) else ""
 
     def _compare(self, out: Path) -> list[str]:
@@ -136,14 +137,17 @@ class ManyEpisodes(Row):
             while process.poll() is None:
                 with suppress(OSError, ValueError):
                     size = (out / "episodes.jsonl").stat().st_size
-                    memory = Path(f"/proc/{process.pid}/statm").read_text().split()[1]
+                    memory = (
+                        Path(f"/proc/{process.pid}/statm").read_text(encoding="utf-8").split()[1]
+                    )
                     files = len(os.listdir(f"/proc/{process.pid}/fd"))
                     seen.append((size, int(memory) * os.sysconf("SC_PAGE_SIZE") >> 20, files))
                 time.sleep(0.2)
         finally:
             process.kill()
         if process.returncode != OK:
-            raise Fault(f"it ended with {process.returncode}: {(self.home / 'log').read_text()}")
+            log = (self.home / "log").read_text(encoding="utf-8")
+            raise Fault(f"it ended with {process.returncode}: {log}")
         whole = seen[-1][0]
         playing = [s for s in seen if whole // 10 < s[0] < whole]
         grown = max(s[1] for s in playing) - playing[0][1]
@@ -152,7 +156,7 @@ class ManyEpisodes(Row):
             f"{playing[0][1]} MiB after a tenth, {grown} more at most while playing, "
             f"{max(s[1] for s in seen)} at the end; {sorted(open_files)} descriptors"
         )
-        count = json.loads((out / "run.json").read_text())["counts"]["episodes"]
+        count = json.loads((out / "run.json").read_text(encoding="utf-8"))["counts"]["episodes"]
         shutil.rmtree(self.home)
         if grown > 16 or len(open_files) > 1:
             raise Fault(told)

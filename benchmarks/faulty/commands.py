@@ -61,7 +61,7 @@ def run(argv: Sequence[str], err: Path, **more: str) -> Done:
     except subprocess.TimeoutExpired:
         process.kill()
         raise Fault(f"it has not ended after {SECONDS:.0f} s") from None
-    return Done(code, err.read_text(errors="replace"))
+    return Done(code, err.read_text(errors="replace", encoding="utf-8"))
 
 
 def timeless(value: Any) -> Any:
@@ -228,7 +228,7 @@ class Curves(Command):
 
     def prepare(self) -> None:
         """The grid's file."""
-        (self.home / "grid.json").write_text(json.dumps(self.grid))
+        (self.home / "grid.json").write_text(json.dumps(self.grid), encoding="utf-8")
 
     def argv(self, out: Path) -> list[str]:
         """The command line."""
@@ -304,7 +304,7 @@ class Build(Command):
         shutil.copytree(self.home / "packed", out / "submissions")
         (out / "site" / "entries" / "old").mkdir(parents=True)
         for page in ("index.html", "entries/old/page.html"):
-            (out / "site" / page).write_text("old")
+            (out / "site" / page).write_text("old", encoding="utf-8")
 
     def argv(self, out: Path) -> list[str]:
         """The command line."""
@@ -353,8 +353,8 @@ def undisturbed(command: Command, home: Path) -> tuple[Path, float]:
         done = run(command.argv(out), home / "whole.log")
         if done.code != 0:
             raise Fault(f"undisturbed it ends with {done.code}: {done.err.strip()[-300:]}")
-        seconds.write_text(json.dumps(time.monotonic() - began))
-    return out, float(json.loads(seconds.read_text()))
+        seconds.write_text(json.dumps(time.monotonic() - began), encoding="utf-8")
+    return out, float(json.loads(seconds.read_text(encoding="utf-8")))
 
 
 def differences(command: Command, whole: Path, out: Path) -> list[str]:

@@ -67,7 +67,11 @@ class KillInside(CommandRow):
             part.unlink(missing_ok=True)
             self._run(out, FAULT_LOG=str(part))
             part.rename(log)
-        most = max(Counter(line.split()[0] for line in log.read_text().splitlines()).values())
+        most = max(
+            Counter(
+                line.split()[0] for line in log.read_text(encoding="utf-8").splitlines()
+            ).values()
+        )
         every = [f"{number} {when}" for number in range(most) for when in ("before", "after")]
         chosen = np.unique(np.linspace(0, len(every) - 1, self.kills).round().astype(int))
         return [every[index] for index in chosen]

@@ -10,7 +10,7 @@ from dataclasses import fields
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
@@ -38,7 +38,7 @@ from erl_envs.eval.runfolder import RunFolder
 from erl_envs.eval.table import print_run
 from erl_envs.extras import missing_extra
 from erl_envs.options import read_pair
-from erl_envs.policies import Sampling, nano
+from erl_envs.policies import Sampling, Thoughts, nano
 from erl_envs.policies.openai import DEFAULT_URL
 from erl_envs.task_files import strictly
 from erl_envs.tasks import STRICT_HELP
@@ -83,6 +83,18 @@ def build_parser() -> argparse.ArgumentParser:
         type=_json_object,
         metavar="JSON",
         help="what else requests to it hold, for options that it alone knows",
+    )
+    add(
+        "--thoughts",
+        choices=get_args(Thoughts),
+        help="what becomes of earlier turns' thoughts; by default what the model's template does",
+    )
+    add(
+        "--template",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for the policy's chat template, such as enable_thinking=false",
     )
     add("--tools", action="store_true", help="openai: policies get the environment's tools")
     add("--concurrency", type=_positive, default=64, help="most episodes at a time")
@@ -203,7 +215,14 @@ def _executor(args: argparse.Namespace, config: Config) -> Executor:
         "concurrency": args.concurrency,
         "extra_body": args.extra_body,
     }
-    actor = partial(policies.load, args.policy, tools=args.tools, **served)
+    actor = partial(
+        policies.load,
+        args.policy,
+        tools=args.tools,
+        thoughts=args.thoughts,
+        template=dict(map(read_pair, args.template)),
+        **served,
+    )
     reflector = (
         None
         if args.reflector in (None, args.policy)

@@ -22,7 +22,7 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 import erl_envs
 from erl_envs.core import Episode
 from erl_envs.eval.run import Config, Here
-from erl_envs.policies import Policy
+from erl_envs.policies import Policy, Thoughts
 from erl_envs.rollout import Job
 from erl_envs.secrets import redacted_errors
 
@@ -37,6 +37,13 @@ class Identity(NamedTuple):
 
     spec: str
     revision: str
+    thoughts: Thoughts | None
+    template: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, policy: Policy) -> Identity:
+        """A loaded policy's."""
+        return cls(policy.spec, policy.revision, policy.thoughts, dict(policy.template))
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,8 @@ class Worker:
             host=socket.gethostname(),
             pid=os.getpid(),
             version=erl_envs.__version__,
-            actor=Identity(actor.spec, actor.revision),
-            reflector=Identity(reflector.spec, reflector.revision) if reflector else None,
+            actor=Identity.of(actor),
+            reflector=Identity.of(reflector) if reflector else None,
         )
 
     def refused(self) -> dict[str, list[str]]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import jinja2
 
-from erl_envs.records import Episode
+from erl_envs.records import Episode, Message
 from erl_envs.rollout import THRESHOLD
+from erl_envs.thoughts import split_thoughts
 
 Key = tuple[str, str, int]
 
@@ -51,7 +52,7 @@ def render_report(
         total=len(keys),
         threshold=THRESHOLD,
         home=home,
-        data=_pack([episode.to_json() for episode in shown]),
+        data=_pack([_read(episode) for episode in shown]),
     )
     # a lone surrogate in a policy's name or an option; the transcripts are base64 by now
     return page.lstrip().encode("utf-8", "replace").decode()
@@ -67,6 +68,21 @@ def _pick(keys: Sequence[Key], limit: int) -> Sequence[Key]:
     # ids are content hashes, so the first tasks by id are as good as drawn by chance
     place = {(env, task): n for env in ids for n, task in enumerate(sorted(ids[env]))}
     return sorted(keys, key=lambda key: (key[2], place[key[:2]], key))[:limit]
+
+
+def _read(episode: Episode) -> dict[str, Any]:
+    """An episode as the page reads it: what a policy thinks apart from what it says."""
+    data = episode.to_json()
+    for told in (*data["attempts"], *([data["reflection"]] if data["reflection"] else [])):
+        told["messages"] = [_without_thoughts(message) for message in told["messages"]]
+    return data
+
+
+def _without_thoughts(message: Message) -> dict[str, Any]:
+    thoughts, said = split_thoughts(message["content"])
+    if message["role"] != "assistant" or not thoughts:
+        return {**message}
+    return {**message, "content": said.lstrip("\n"), "thoughts": thoughts.strip()}
 
 
 def _pack(value: object) -> str:

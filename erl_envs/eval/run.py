@@ -16,7 +16,7 @@ from erl_envs.eval.report import render_report
 from erl_envs.eval.runfolder import SCHEMA, RunFolder
 from erl_envs.eval.statistics import summarise
 from erl_envs.locks import hold
-from erl_envs.policies import Policy, Sampling
+from erl_envs.policies import Policy, Sampling, Thoughts
 from erl_envs.rollout import EnvPool, Job, Player, Role, rollout
 from erl_envs.secrets import redact_json
 
@@ -66,6 +66,14 @@ class Named(Protocol):
     @property
     def revision(self) -> str:
         """What exactly it is."""
+
+    @property
+    def thoughts(self) -> Thoughts | None:
+        """What becomes of earlier turns' thoughts in its prompts; None if it does not say."""
+
+    @property
+    def template(self) -> Mapping[str, Any]:
+        """What its chat template was told beside the messages."""
 
 
 class Executor(Protocol):
@@ -272,8 +280,11 @@ def _environment(config: Config, name: str, chosen: Sequence[Task]) -> dict[str,
     }
 
 
-def _identity(policy: Named) -> dict[str, str]:
-    return {"spec": policy.spec, "revision": policy.revision}
+def _identity(policy: Named) -> dict[str, Any]:
+    """What tells a policy from others; what it does with thoughts only where it has any say."""
+    said = {"thoughts": policy.thoughts, "template": dict(policy.template)}
+    told = {name: value for name, value in said.items() if value}
+    return {"spec": policy.spec, "revision": policy.revision, **told}
 
 
 def _now() -> str:

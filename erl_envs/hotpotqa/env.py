@@ -15,6 +15,7 @@ from erl_envs.core import OUT_OF_TURNS, Reference, Step, Task, TextEnv, digest
 from erl_envs.hotpotqa import data, rows
 from erl_envs.hotpotqa.grading import Mode, grade
 from erl_envs.hotpotqa.judge import load_judge
+from erl_envs.hotpotqa.markup import unwrap
 from erl_envs.hotpotqa.options import MAX_PASSAGE, HotpotQAOptions
 from erl_envs.hotpotqa.tools import LAST_TURN, MAX_TOP_K, TOOLS, as_message
 from erl_envs.retrieval import Corpus, Passage, Retriever
@@ -112,7 +113,7 @@ class HotpotQA(TextEnv):
 
     def parse(self, text: str) -> tuple[str | None, str]:
         """`answer: …` or `search K: …`; a search beside an answer gives way."""
-        answer = parsing.boxed(text)
+        answer = read_answer(text)
         self._said_nothing = False
         if answer is not None and len(answer) > MAX_ANSWER:
             return None, f"its box holds more than {MAX_ANSWER} characters"
@@ -191,7 +192,7 @@ class HotpotQA(TextEnv):
     def reference(self) -> Reference:
         """The oracle's searches, and the exact value of random messages."""
         boxes = [
-            parsing.boxed(self.say(f"{verb}: {word}"))
+            read_answer(self.say(f"{verb}: {word}"))
             for verb in ("search", "answer")
             for word in self._question.split()
         ]
@@ -282,6 +283,11 @@ class HotpotQA(TextEnv):
         assert isinstance(options, HotpotQAOptions)
         own = cls._searches_elsewhere(options)
         return rows.tasks(text, cls.name, None if own else data.open_source(options.data).require)
+
+
+def read_answer(text: str) -> str | None:
+    """The answer that a message boxes, without markup; None if it boxes none."""
+    return unwrap(parsing.boxed(text) or "") or None
 
 
 def _share(values: Sequence[float]) -> str:

@@ -6,7 +6,7 @@ import argparse
 import functools
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -126,26 +126,24 @@ def _submit(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     beside = functools.cache(Shelf)
     folders = {str(folder): folder for folder in args.folders}
-    return _replay(folders, args.salted, lambda folder: [beside(folder.resolve().parents[1])])
+    return _replay(folders, args.salted, lambda folder: beside(folder.resolve().parents[1]))
 
 
 def _proposed(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as out:
         today = datetime.now(UTC).date()
         found = extract(args.repository, args.base, args.head, Path(out), today)
-        shelves = [Shelf(args.repository / ENTRIES), Shelf(Path(out))]
-        return _replay(found, False, lambda _: shelves)
+        shelf = Shelf(args.repository / ENTRIES)
+        return _replay(found, False, lambda _: shelf)
 
 
-def _replay(
-    folders: Mapping[str, Path], salted: bool, shelves: Callable[[Path], Iterable[Shelf]]
-) -> int:
+def _replay(folders: Mapping[str, Path], salted: bool, shelf: Callable[[Path], Shelf]) -> int:
     """Print a line for each folder, under its name; the exit code.
 
     Args:
         folders: To replay, by name.
         salted: Whether their tasks may be salted.
-        shelves: Which entries a folder's may not repeat.
+        shelf: The entries that a folder's may not repeat; it joins them.
     """
     code = OK
     for name, folder in folders.items():
@@ -154,8 +152,8 @@ def _replay(
             verified = verify(folder)
             about = verified.submission.to_json()
             leaks.check(about, (episode.to_json() for episode in verified.episodes))
-            for shelf in shelves(folder):
-                shelf.check(verified.content)
+            shelf(folder).check(verified.content)
+            shelf(folder).put(verified.content)
             print(_row(verified))
         except (Refused, OSError) as error:  # one that cannot be read hides no other
             tell(f"{one_line(name, 200)} is refused: {one_line(likely.hide(str(error)))}")

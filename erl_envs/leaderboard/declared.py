@@ -40,16 +40,14 @@ def is_greedy(sampling: Mapping[str, Any]) -> bool:
     )
 
 
-def check_declared(submission: Submission, attempts: int, episodes: Sequence[Episode]) -> None:
+def check_declared(submission: Submission, episodes: Sequence[Episode]) -> None:
     """Check an entry's messages against the sampling that it declares.
 
     Raises:
         Refused: It cannot have made them.
     """
-    reflection = submission.reflection_sampling
-    if (reflection is not None) != (attempts == 2):
-        raise Refused(f"reflection_sampling is {reflection} for a track of {attempts} attempts")
-    declared = {stage: submission.sampling for stage in STAGES} | {"reflection": reflection}
+    declared: dict[str, Mapping[str, Any] | None] = dict.fromkeys(STAGES, submission.sampling)
+    declared["reflection"] = submission.reflection_sampling
     for episode in episodes:
         for stage, text, usage, stop in _messages(episode):
             try:

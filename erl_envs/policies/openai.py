@@ -10,10 +10,18 @@ from functools import partial
 from typing import Any
 
 from erl_envs.calls import Bounds, FinalError, ServerError
-from erl_envs.core import TextEnv, Usage, canonical_json
+from erl_envs.core import Message, TextEnv, Usage, canonical_json
 from erl_envs.policies import refusals
 from erl_envs.policies.answers import completion, prompt_tokens
-from erl_envs.policies.base import Completion, Conversation, Policy, PolicyError, Sampling
+from erl_envs.policies.base import (
+    Completion,
+    Conversation,
+    Policy,
+    PolicyError,
+    Sampling,
+    Thoughts,
+    without_thoughts,
+)
 from erl_envs.secrets import learn_key, redact_json
 from erl_envs.web import Client, Response, check_server, join
 
@@ -45,6 +53,7 @@ class OpenAI(Policy):
         timeout: float = 120.0,
         backoff: float = 0.5,
         tools: bool = False,
+        thoughts: Thoughts | None = None,
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
         """A client; no request is made yet.
@@ -57,6 +66,8 @@ class OpenAI(Policy):
             timeout: Seconds that one try may take.
             backoff: Seconds before the first retry; doubled for each further one.
             tools: Offer the environment's tools; a call becomes the message that means the same.
+            thoughts: What becomes of earlier turns' thoughts; None leaves it to the server's
+                template, which is told all.
             extra_body: What else a request holds, for options that one server alone knows.
 
         Raises:
@@ -77,6 +88,7 @@ class OpenAI(Policy):
         self.tools, self.extra_body = tools, extra
         self.refused = ()
         self._length = refusals.LENGTH
+        self.thoughts, self.template = thoughts, extra.get("chat_template_kwargs", {})
         self._key = _key()
         self._client = Client(
             f"the server at {self.url}",
@@ -96,7 +108,7 @@ class OpenAI(Policy):
     ) -> partial[Coroutine[Any, Any, Completion]]:
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": conversation.messages,
+            "messages": self._history(conversation.messages),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
@@ -124,6 +136,9 @@ class OpenAI(Policy):
         if refusals.filtered(response.status, response.error):
             return Completion("", stop_reason="content_filter", usage=Usage(0, 0, seconds))
         return completion(response.json(), seconds, env)
+
+    def _history(self, messages: list[Message]) -> list[Message]:
+        return without_thoughts(messages) if self.thoughts == "strip" else messages
 
     async def _post(self, body: Mapping[str, Any]) -> Response:
         """The answer to a request, without what its server turns out not to take."""

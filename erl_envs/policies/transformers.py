@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from erl_envs.extras import missing_extra
-from erl_envs.policies.base import Conversation, Sampling
+from erl_envs.policies.base import Conversation, Sampling, Thoughts
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.local import Generated, Local, context_length
 
@@ -20,13 +21,22 @@ ADAPTERS = "adapter_config.json"
 class Transformers(Local):
     """A model in this process, sampled by `erl_envs.policies.sampler`."""
 
-    def __init__(self, name: str, model: Any = None, tokenizer: Any = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: Any = None,
+        tokenizer: Any = None,
+        thoughts: Thoughts | None = None,
+        template: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         """Load a model.
 
         Args:
             name: A folder (of LoRA adapters too), a hub id, or a `.gguf` file.
             model: A loaded model, to take instead (the trainer's own).
             tokenizer: Its tokenizer.
+            thoughts: What becomes of earlier turns' thoughts; None for what its template does.
+            template: What its chat template is told beside the messages.
 
         Raises:
             ValueError: It cannot be loaded, or is no chat model; one line that says why.
@@ -35,17 +45,18 @@ class Transformers(Local):
         if model is None:
             model, tokenizer = load(name)
             model = model.to(sampling_dtype(model))
-        self.model, self.tokenizer = model, tokenizer
+        self.model = model
         self.revision = revision(model)
         eos = model.generation_config.eos_token_id if model.can_generate() else None
         stop_ids = eos if isinstance(eos, list) else [eos] if eos is not None else []
-        self.chat = ChatTokens(tokenizer, stop_ids, name)
+        self.take_chat(ChatTokens(tokenizer, stop_ids, name, thoughts, template))
         self.context = context_length(model)
 
     def generate(
         self, conversations: Sequence[Conversation], sampling: Sampling
     ) -> list[Generated]:
         """Sample in one batch, reading only what each conversation was told since the last time."""
+        from erl_envs.policies.kv_cache import Read
         from erl_envs.policies.sampler import sample
 
         results = sample(
@@ -54,11 +65,11 @@ class Transformers(Local):
             [c.rng for c in conversations],
             sampling,
             self.chat.stop_ids,
-            [c.past for c in conversations],
+            [c.past and c.past.of(c.ids) for c in conversations],
         )
-        for conversation, result in zip(conversations, results, strict=True):
+        for conversation, (ids, _, _, past) in zip(conversations, results, strict=True):
             # on the model's device; a run's concurrency bounds how many live at a time
-            conversation.past = result.past
+            conversation.past = past and Read([*conversation.ids, *ids[:-1]], past)
         return [Generated(*result[:3]) for result in results]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from erl_envs.extras import missing_extra
-from erl_envs.policies.base import Conversation, Sampling
+from erl_envs.policies.base import Conversation, Sampling, Thoughts
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.local import Generated, Local
 
@@ -17,11 +18,19 @@ LOGPROBS_MODE = "processed_logprobs"
 class Vllm(Local):
     """A model in vLLM's engine, which takes and gives token ids."""
 
-    def __init__(self, name: str, **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        thoughts: Thoughts | None = None,
+        template: Mapping[str, Any] = MappingProxyType({}),
+        **options: Any,
+    ) -> None:
         """Load a model.
 
         Args:
             name: A folder or a hub id.
+            thoughts: What becomes of earlier turns' thoughts; None for what its template does.
+            template: What its chat template is told beside the messages.
             options: Of vLLM's engine, as `vllm.LLM` takes them.
 
         Raises:
@@ -40,9 +49,9 @@ class Vllm(Local):
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"vLLM cannot load the model {name!r}: {reason}") from error
-        self.tokenizer = self.engine.get_tokenizer()
-        eos = self.tokenizer.eos_token_id
-        self.chat = ChatTokens(self.tokenizer, [eos] if eos is not None else [], name)
+        tokenizer = self.engine.get_tokenizer()
+        stop_ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        self.take_chat(ChatTokens(tokenizer, stop_ids, name, thoughts, template))
         self.context = int(self.engine.llm_engine.model_config.max_model_len)
 
     def generate(

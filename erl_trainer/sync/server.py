@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Unpack
 
 import torch
 
 from erl_envs.calls import Bounds, FinalError, ServerError
 from erl_envs.files import replacing
-from erl_envs.policies.base import Conversation, PolicyError, Sampling
+from erl_envs.policies.base import Conversation, PolicyError, Sampling, Thoughts
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.local import Generated, Local
 from erl_envs.policies.openai import check_url
@@ -21,7 +22,7 @@ from erl_envs.secrets import redact_error
 from erl_envs.web import Client, join
 from erl_trainer.forward import bare
 from erl_trainer.processes import failing_together, is_first
-from erl_trainer.sync.sampler import Sampler, StaleSampler
+from erl_trainer.sync.sampler import ChatOptions, Sampler, StaleSampler
 from erl_trainer.sync.weights import UNTIED, weights
 
 TIMEOUT = 600.0
@@ -43,7 +44,13 @@ class VllmServer(Sampler):
     policy: ServedVllm
 
     def __init__(
-        self, url: str, model: Any, tokenizer: Any, folder: Path, concurrency: int
+        self,
+        url: str,
+        model: Any,
+        tokenizer: Any,
+        folder: Path,
+        concurrency: int,
+        **chat: Unpack[ChatOptions],
     ) -> None:
         """Look at the server.
 
@@ -53,13 +60,14 @@ class VllmServer(Sampler):
             tokenizer: Its own.
             folder: To save weights in.
             concurrency: Most requests at a time.
+            **chat: What the chat template does.
 
         Raises:
             ValueError: A bad URL, or a server that could not renew its output layer or tells other
                 log-probabilities than those of the sampling.
             PolicyError: The server does not answer, or is not in development mode.
         """
-        policy = ServedVllm(url, tokenizer, concurrency)
+        policy = ServedVllm(url, tokenizer, concurrency, **chat)
         info = policy.ask("GET", "/server_info?config_format=json")["vllm_config"]
         served = info["model_config"]
         tied = bare(model).config.tie_word_embeddings and served["hf_overrides"] != UNTIED
@@ -108,13 +116,22 @@ class VllmServer(Sampler):
 class ServedVllm(Local):
     """A model behind a vLLM server, which takes and gives token ids."""
 
-    def __init__(self, url: str, tokenizer: Any, concurrency: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        tokenizer: Any,
+        concurrency: int,
+        thoughts: Thoughts | None = None,
+        template: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         """Look at what is served.
 
         Args:
             url: Of the server, without `/v1`.
             tokenizer: The model's.
             concurrency: Most requests at a time.
+            thoughts: What becomes of earlier turns' thoughts; None for what the template does.
+            template: What the chat template is told beside the messages.
 
         Raises:
             ValueError: A bad URL, or a tokenizer without a chat template.
@@ -129,8 +146,9 @@ class ServedVllm(Local):
         )
         [served, *_] = self.ask("GET", "/v1/models")["data"]
         self.spec, self.revision = f"vllm-server:{self.url}", served["id"]
-        self.tokenizer, self.context = tokenizer, served["max_model_len"]
-        self.chat = ChatTokens(tokenizer, [tokenizer.eos_token_id], self.revision)
+        self.context = served["max_model_len"]
+        stop_ids = [tokenizer.eos_token_id]
+        self.take_chat(ChatTokens(tokenizer, stop_ids, self.revision, thoughts, template))
 
     def generate(
         self, conversations: Sequence[Conversation], sampling: Sampling
