@@ -15,6 +15,7 @@ from typing import NoReturn
 from erl_envs.files import WriteError
 from erl_envs.locks import InUse
 from erl_envs.output import protect
+from erl_envs.secrets import redact_error, redacted_errors
 
 OK, FAILED, USAGE, INVALID, UNWRITABLE, IN_USE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 """All well; it did not succeed; a bad argument; a part of it is missing; the disk refused; another
@@ -36,10 +37,15 @@ class Parser(argparse.ArgumentParser):
 
 def complain(error: object) -> int:
     """Tell a person what is wrong, in one line; the exit code of that kind of fault."""
-    print(f"error: {one_line(error)}", file=sys.stderr)
+    tell(f"error: {one_line(redact_error(str(error)))}")
     if isinstance(error, WriteError):
         return UNWRITABLE
     return IN_USE if isinstance(error, InUse) else USAGE
+
+
+def tell(line: str) -> None:
+    """Tell a person something beside the results; it tells no secret."""
+    print(redact_error(line), file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -72,10 +78,12 @@ def run_command(main: Callable[[], int]) -> NoReturn:
     """Run a command as the process's own, and end with its exit code.
 
     What cannot be printed (a closed or full output, a character that it does not know) fails none.
+    An error that ends it tells no secret.
     """
     protect()
     try:
-        code = main()
+        with redacted_errors():
+            code = main()
     except KeyboardInterrupt:  # where the command itself has nothing to say of it
         print("interrupted", file=sys.stderr)
         code = INTERRUPTED

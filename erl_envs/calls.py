@@ -20,6 +20,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from erl_envs.secrets import redact_error
+
 T = TypeVar("T")
 
 MAX_WAIT = 30.0
@@ -139,7 +141,6 @@ class Caller:
         bounds: Bounds,
         start: Callable[[], None],
         end: Callable[[], Awaitable[None]],
-        redact: Callable[[str], str] = str,
     ) -> None:
         """A caller; nothing is called yet.
 
@@ -148,10 +149,9 @@ class Caller:
             bounds: Of the calls.
             start: Makes what the calls use: once in each process that calls.
             end: Closes it.
-            redact: Takes out of a text of the server what nobody may see.
         """
-        self.where, self.bounds = where, bounds
-        self._open, self._shut, self._redact = start, end, redact
+        self.where, self.bounds = redact_error(where), bounds
+        self._open, self._shut = start, end
         self._lock = threading.Lock()
         self._closed = False
         self._pid = 0
@@ -227,8 +227,8 @@ class Caller:
         ) from failure
 
     def _quoted(self, error: Exception) -> str:
-        """Why a try failed, short and on one line: the one place where a server is quoted."""
-        line = " ".join(self._redact(str(error)).split())[:_MAX_REASON]
+        """Why a try failed, short, on one line, without secrets: only here a server is quoted."""
+        line = " ".join(redact_error(str(error)).split())[:_MAX_REASON]
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
 
     def close(self) -> None:

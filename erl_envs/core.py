@@ -34,6 +34,7 @@ from erl_envs.records import (
     canonical_json,
     digest,
 )
+from erl_envs.secrets import redact_error
 from erl_envs.spaces import MAX_ACTION, MAX_OBSERVATION, UnicodeText
 from erl_envs.thoughts import strip_thoughts
 
@@ -66,6 +67,10 @@ class EnvError(RuntimeError):
 
     `erl_envs.rollout` marks the attempt invalid with this reason; it is never a reward of 0.
     """
+
+    def __init__(self, reason: str) -> None:
+        """A failure and its reason, in which no secret is told."""
+        super().__init__(redact_error(reason))
 
 
 def turns_of(params: Mapping[str, Any]) -> int | None:

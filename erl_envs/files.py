@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from erl_envs.secrets import redact
+
 LOCK = ".lock"
 """The file in a folder that `erl_envs.locks` locks."""
 
@@ -53,13 +55,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file, replacing what is there at once.
+    """Write a text file, without secrets, replacing what is there at once.
 
     Raises:
         WriteError: The disk refuses; what was there still is.
     """
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8", newline="\n")
+        part.write_text(redact(text), encoding="utf-8", newline="\n")
 
 
 def keep_lines(path: Path, kept: Sequence[bool]) -> None:
@@ -134,12 +136,12 @@ class Lines:
             self._file = path.open("ab", buffering=0)
 
     def write(self, line: str) -> None:
-        """Append a line, without its line break.
+        """Append a line, given without its line break; secrets are left out.
 
         Raises:
             WriteError: The disk refuses; the file holds whole lines still.
         """
-        data = memoryview(line.encode() + b"\n")
+        data = memoryview(redact(line).encode() + b"\n")
         before = os.fstat(self._file.fileno()).st_size
         try:
             with writing(self._path):

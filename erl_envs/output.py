@@ -13,10 +13,13 @@ import sys
 from typing import Any
 
 from erl_envs.files import WriteError
+from erl_envs.secrets import redact_error
 
 
 class _Stream(io.TextIOWrapper):
-    """Text that goes nowhere once its file takes no more; unknown characters become `?`.
+    """Text without secrets, which goes nowhere once its file takes no more.
+
+    Unknown characters become `?`.
 
     Attributes:
         lost: Why what was printed is not there; None as long as all of it is.
@@ -26,10 +29,10 @@ class _Stream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         try:
-            return super().write(text)
+            super().write(redact_error(text))
         except OSError as error:
             self._give_up(error)
-            return len(text)
+        return len(text)
 
     def flush(self) -> None:
         try:

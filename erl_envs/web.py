@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from erl_envs import secrets
 from erl_envs.calls import Bounds, Caller, FinalError, PassingError
 
 MAX_ANSWER = 8 << 20
@@ -75,7 +76,6 @@ class Client(Caller):
         bounds: Bounds,
         headers: Mapping[str, str] | None = None,
         limit: int = MAX_ANSWER,
-        redact: Callable[[str], str] = str,
     ) -> None:
         """A client; no request is made yet.
 
@@ -84,9 +84,8 @@ class Client(Caller):
             bounds: Of the requests.
             headers: Of every request.
             limit: Bytes that an answer may have.
-            redact: Takes out of a text of the server what nobody may see.
         """
-        super().__init__(where, bounds, self._make, self._close, redact)
+        super().__init__(where, bounds, self._make, self._close)
         self._headers, self._limit = dict(headers or {}), limit
 
     def _make(self) -> None:
@@ -227,3 +226,32 @@ def read_url(url: str) -> httpx.URL | None:
     port = 80 if parts.port is None else parts.port
     sound = parts.scheme in ("http", "https") and parts.host and 0 < port < 1 << 16
     return parts if sound else None
+
+
+def check_server(url: str, what: str, example: str) -> str:
+    """A server's URL that can be asked; what it carries is a secret of this process from here on.
+
+    Args:
+        url: As it was given.
+        what: It is, in words.
+        example: Of such a URL.
+
+    Raises:
+        ValueError: It is no http(s) URL; one line, without a password.
+    """
+    if secrets.HIDDEN in url:
+        raise ValueError(
+            f"the {what} {url} was written down without its secrets: give it in full again"
+        )
+    if read_url(url) is None:
+        shown = "" if "@" in url else f" {url!r}"
+        raise ValueError(f"bad {what}{shown}; it looks like {example}")
+    secrets.learn_url(url)
+    return url
+
+
+def join(url: str, path: str) -> str:
+    """The URL of a path below another; a query stays behind the path, which may have its own."""
+    base, mark, query = url.partition("#")[0].partition("?")
+    mark = "&" if mark and "?" in path else mark
+    return f"{base.rstrip('/')}/{path.lstrip('/')}{mark}{query}"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from erl_envs.arguments import FAILED, OK
+from erl_envs.arguments import FAILED, OK, tell
 from erl_envs.files import WriteError, read_json, write_whole
 from erl_envs.policies import PolicyError, nano
 from erl_envs.policies.local import context_length
 from erl_envs.policies.transformers import load as load_model
 from erl_envs.policies.transformers import revision
+from erl_envs.secrets import redact_json
 from erl_trainer import checkpoint
 from erl_trainer.config import FREE, Config, to_json
 from erl_trainer.context import check_context, needed_context
@@ -68,7 +68,7 @@ def _start(
     say: Callable[[str], None],
     progress: Callable[[int, int], None],
 ) -> int:
-    written = json.loads(json.dumps({**names, **to_json(config)}))
+    written = redact_json(json.loads(json.dumps({**names, **to_json(config)})))
     check_folder(written, out, resume)
     check_loggers(config.loggers)
     found = held_checkpoint(out) if resume else None
@@ -101,10 +101,7 @@ def _start(
             write_whole(out / STOPPED, json.dumps(done) + "\n")
             saved = checkpoint.latest(out / "checkpoints")
             goes_on = f"from {saved}" if saved else "from the beginning"
-            print(
-                f"stopped at step {run.step}: {failure}; --resume goes on {goes_on}",
-                file=sys.stderr,
-            )
+            tell(f"stopped at step {run.step}: {failure}; --resume goes on {goes_on}")
         return FAILED
     finally:
         run.sampler.policy.close()
@@ -142,7 +139,7 @@ def check_folder(written: Mapping[str, Any], out: Path, resume: bool) -> None:
         if not resume:
             raise ValueError(f"{out} holds a run; go on with it by --resume, or give another --out")
         # a field that is younger than the run was what its default is
-        held = {**to_json(Config()), **read_json(path)}
+        held = redact_json({**to_json(Config()), **read_json(path)})
         free = {"steps", *FREE}  # more steps are the same run
         for name in sorted(set(written) - free):
             if held.get(name) != written[name]:

@@ -12,6 +12,7 @@ from typing import Any
 from erl_envs.core import Attempt
 from erl_envs.extras import missing_extra
 from erl_envs.files import Lines, keep_lines, writing
+from erl_envs.secrets import redact_json
 from erl_trainer.config import Config, to_json
 from erl_trainer.types import DONE, STOPPED, Sample, Trial, sampled_ids
 
@@ -181,7 +182,9 @@ class Writer:
         self._tokenizer, self._every = tokenizer, config.sample_every
         self._metrics = Log(folder / "metrics.jsonl", measured)
         self._samples = Log(folder / "samples.jsonl", sampled)
-        self._trackers = Trackers(config.loggers, folder, to_json(config), measured + 1)
+        self._trackers = Trackers(
+            config.loggers, folder, redact_json(to_json(config)), measured + 1
+        )
 
     def metrics(self, step: int, line: Mapping[str, float]) -> None:
         """Write a step's numbers."""

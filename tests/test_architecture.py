@@ -27,6 +27,7 @@ LAYERS = [
         "erl_envs.packing",
         "erl_envs.json_rows",
         "erl_envs.task_files",
+        "erl_envs.secrets",
     },
     {"erl_envs.options"},
     {"erl_envs.core"},

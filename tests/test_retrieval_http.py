@@ -379,7 +379,7 @@ def test_close_ends_what_runs_and_what_comes(stub: Stub) -> None:
         "ftp://a/retrieve",
         "http://:80/retrieve",
         "http://a:99999/retrieve",
-        "http://user:secret@a/retrieve",
+        "http://user:secret@a:99999/retrieve",
         "http://a b/\x00",
     ],
 )

@@ -428,7 +428,7 @@ class Answer(BaseHTTPRequestHandler):
         elif self.path == "/reset_prefix_cache":
             self.say({"success": self.server.reloads})
         elif body["prompt"] == [0]:
-            self.say({"error": "no such\nprompt"}, 400)
+            self.say({"error": "no such\nprompt", "to": self.headers["Authorization"]}, 400)
         else:
             self.server.asked.append(body)
             self.say({"choices": [self.complete(model, body)]})
@@ -538,6 +538,17 @@ def test_a_server_that_cannot_renew_tied_weights(stand_in: StandIn, tmp_path: Pa
     stand_in.config["model_config"]["hf_overrides"] = {}
     with pytest.raises(ValueError, match=r"--hf-overrides '\{.*tie_word_embeddings"):
         load_sampler(server_config(stand_in), small_model(), TOKENIZER, tmp_path)
+
+
+def test_a_servers_url_may_carry_a_password(stand_in: StandIn, tmp_path: Path) -> None:
+    url = stand_in.url.replace("//", "//me:pass99word@")
+    config = Config(backend="vllm-server", server_url=url, concurrency=2)
+    sampler: Any = load_sampler(config, small_model(), TOKENIZER, tmp_path)
+    with pytest.raises(PolicyError, match="no such") as refused:
+        sampler.policy.continue_ids([0], max_tokens=1)
+    told = f"{refused.value} {sampler.policy.spec}"
+    assert "Basic [secret]" in told and "pass99word" not in told
+    assert told.endswith(f"vllm-server:{stand_in.url.replace('//', '//[secret]@')}")
 
 
 def test_a_server_that_tells_other_log_probabilities(stand_in: StandIn, tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from erl_envs.adapters import rows as shared
 from erl_envs.adapters.versions import require
 from erl_envs.calls import FinalError, PassingError
 from erl_envs.core import Message, TextEnv
-from erl_envs.web import open_client, reason_of, send
+from erl_envs.secrets import redact, redact_error
+from erl_envs.web import check_server, join, open_client, reason_of, send
 
 require("rllm", "0.3")
 
@@ -135,15 +136,16 @@ async def _ask(client: httpx.AsyncClient, config: AgentConfig, messages: Sequenc
     """
     sampling = getattr(config, "sampling_params", {}) or {}
     body = {**sampling, "model": config.model, "messages": messages}
-    url = f"{config.base_url.rstrip('/')}/chat/completions"
+    check_server(config.base_url, "base URL", "http://localhost:8000/v1")
+    url = join(config.base_url, "chat/completions")
     try:
         async with asyncio.timeout(TIMEOUT):
             reply = (await send(client, "POST", url, body)).json()
         text = reply["choices"][0]["message"]["content"] or ""
     except (FinalError, PassingError, TimeoutError, LookupError, TypeError) as error:
         known = isinstance(error, FinalError | PassingError)
-        why = " ".join((str(error) if known else reason_of(error)).split())
-        raise RuntimeError(f"no message from {url}: {why[:300]}") from error
+        why = " ".join(redact_error(str(error) if known else reason_of(error)).split())
+        raise RuntimeError(f"no message from {redact_error(url)}: {why[:300]}") from error
     if not isinstance(text, str):
-        raise RuntimeError(f"no message from {url}: its content is no text")
-    return text
+        raise RuntimeError(f"no message from {redact_error(url)}: its content is no text")
+    return redact(text)

@@ -23,6 +23,7 @@ from erl_envs.arguments import (
     complain,
     interruptible,
     run_command,
+    tell,
 )
 from erl_envs.eval.progress import show_progress
 from erl_envs.eval.run import (
@@ -237,11 +238,7 @@ def _executor(args: argparse.Namespace, config: Config) -> Executor:
         from erl_envs.eval.executor_ray import RayExecutor
     except ImportError as error:
         raise missing_extra("workers on a cluster", "ray", error) from error
-    return RayExecutor(config, actor, reflector, args.workers, args.worker_gpus, _tell)
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
+    return RayExecutor(config, actor, reflector, args.workers, args.worker_gpus, tell)
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from erl_envs.core import Episode
 from erl_envs.eval.run import Config, Here
 from erl_envs.policies import Policy, Thoughts
 from erl_envs.rollout import Job
+from erl_envs.secrets import redacted_errors
 
 Loader = Callable[[], Policy]
 
@@ -71,6 +72,7 @@ class Worker:
         """Nothing is loaded yet: an error there has to reach the driver as it is."""
         self._config, self._actor, self._reflector = config, actor, reflector
 
+    @redacted_errors()
     def load(self) -> Hired:
         """Load the policies.
 
@@ -93,9 +95,10 @@ class Worker:
 
     def play(self, jobs: Sequence[Job]) -> Iterator[Episode]:
         """The episodes of a shard, as they end."""
-        # Ray sends values into a generator; `yield from` would hand them on
-        for episode in self._here.play(jobs):  # noqa: UP028
-            yield episode
+        with redacted_errors():  # here: another machine may have other secrets
+            # Ray sends values into a generator; `yield from` would hand them on
+            for episode in self._here.play(jobs):  # noqa: UP028
+                yield episode
 
 
 class RayExecutor:

@@ -18,6 +18,7 @@ from erl_envs.eval.statistics import summarise
 from erl_envs.locks import hold
 from erl_envs.policies import Policy, Sampling, Thoughts
 from erl_envs.rollout import EnvPool, Job, Player, Role, rollout
+from erl_envs.secrets import redact_json
 
 REFLECTION_TEMPERATURE, REFLECTION_TOP_P = 0.5, 0.9  # PAPER: Training
 
@@ -159,7 +160,7 @@ def evaluate(
         for name in config.envs
     }
     _try_out(config, sets)
-    run = _describe(config, executor, sets)
+    run = redact_json(_describe(config, executor, sets))
     jobs = [
         Job(task, sample, config.seed)
         for name in config.envs

@@ -10,6 +10,7 @@ from typing import Any
 from erl_envs.core import Episode
 from erl_envs.files import Lines, is_unused, keep_lines, read_json, write_whole, writing
 from erl_envs.records import EpisodeFile
+from erl_envs.secrets import redact_json
 
 SCHEMA = 1
 
@@ -73,7 +74,8 @@ class RunFolder:
             raise ValueError(f"cannot resume {self.path}: {error}") from error
         if not isinstance(before, dict):
             raise ValueError(f"cannot resume {self.path}: run.json is no JSON object")
-        if changes := _differences(before, run):
+        # both as they are written: what a URL carries may have been renewed, and is no difference
+        if changes := _differences(redact_json(before), redact_json(dict(run))):
             raise ValueError(f"cannot resume {self.path} with another configuration: {changes}")
         with writing(self.path):
             self.episodes_path.touch()  # it may have been killed before there was one

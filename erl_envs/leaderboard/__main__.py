@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from erl_envs.arguments import FAILED, OK, Parser, complain, one_line, run_command
+from erl_envs.arguments import FAILED, OK, Parser, complain, one_line, run_command, tell
 from erl_envs.eval.table import interval
 from erl_envs.files import write_whole
+from erl_envs.leaderboard import leaks
 from erl_envs.leaderboard.archive import Refused
 from erl_envs.leaderboard.build import markdown, read_boards, write_site
 from erl_envs.leaderboard.copies import Shelf
@@ -25,6 +25,7 @@ from erl_envs.leaderboard.tracks import TRACKS, find
 from erl_envs.leaderboard.verify import Verified, check_place, verify
 from erl_envs.locks import hold
 from erl_envs.output import check_printed
+from erl_envs.secrets import likely
 
 HOME = Path("leaderboards")
 
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _COMMANDS[args.command](args)
     except Refused as error:
-        print(f"refused: {error}", file=sys.stderr)
+        tell(f"refused: {likely.hide(str(error))}")
         return FAILED
     except (ValueError, OSError) as error:
         return complain(error)
@@ -153,11 +154,13 @@ def _replay(folders: Mapping[str, Path], salted: bool, shelf: Callable[[Path], S
         try:
             check_place(folder, salted)
             verified = verify(folder)
+            about = verified.submission.to_json()
+            leaks.check(about, (episode.to_json() for episode in verified.episodes))
             shelf(folder).check(verified.content)
             shelf(folder).put(verified.content)
             print(_row(verified))
         except (Refused, OSError) as error:  # one that cannot be read hides no other
-            print(f"{one_line(name, 200)} is refused: {one_line(error)}", file=sys.stderr)
+            tell(f"{one_line(name, 200)} is refused: {one_line(likely.hide(str(error)))}")
             code = FAILED
     return code
 

@@ -9,6 +9,7 @@ from typing import Any
 from erl_envs.calls import FinalError, PassingError
 from erl_envs.core import TextEnv, Usage
 from erl_envs.policies.base import MAX_MESSAGE, Completion
+from erl_envs.secrets import redact
 
 _FAILED = frozenset(
     {"error", "abort", "aborted", "cancelled", "network_error", "insufficient_system_resource"}
@@ -47,6 +48,8 @@ def completion(reply: Any, seconds: float, env: TextEnv | None = None) -> Comple
             text = "\n".join([*([text] if text else []), *_calls(message, env)])
         if not isinstance(text, str) or not isinstance(stop, str | None):
             raise TypeError("content or finish_reason is no string")
+        # here, before anyone reads it: an environment that is fed what is recorded can replay it
+        text, stop = redact(text), stop and redact(stop)
         if len(text) > MAX_MESSAGE:
             text, stop = text[:MAX_MESSAGE], "cut"
         used = reply.get("usage") or {}
@@ -113,7 +116,7 @@ def _count(usage: Mapping[str, Any], name: str) -> int | None:
 def _reasoning(message: Mapping[str, Any]) -> str | None:
     """What the model thought, by either of the usual names."""
     found = message.get("reasoning_content") or message.get("reasoning")
-    return found[:MAX_MESSAGE] if isinstance(found, str) else None
+    return redact(found)[:MAX_MESSAGE] if isinstance(found, str) else None
 
 
 def _short(value: object) -> str:

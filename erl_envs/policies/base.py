@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from erl_envs.core import Message, TextEnv, Tokens, Usage
+from erl_envs.secrets import redact_error
 from erl_envs.thoughts import split_thoughts, strip_thoughts
 
 Thoughts = Literal["keep", "strip"]
@@ -25,6 +26,10 @@ class PolicyError(RuntimeError):
 
     `erl_envs.rollout` marks the attempt invalid with this reason.
     """
+
+    def __init__(self, reason: str) -> None:
+        """A failure and its reason, in which no secret is told."""
+        super().__init__(redact_error(reason))
 
 
 @dataclass(frozen=True)

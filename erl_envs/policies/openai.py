@@ -22,7 +22,8 @@ from erl_envs.policies.base import (
     Thoughts,
     without_thoughts,
 )
-from erl_envs.web import Client, Response, read_url
+from erl_envs.secrets import learn_key, redact_json
+from erl_envs.web import Client, Response, check_server, join
 
 DEFAULT_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -37,8 +38,8 @@ _OURS = frozenset(
 class OpenAI(Policy):
     """Asks a server, at most `concurrency` requests at a time, with bounded retries.
 
-    The key comes from the environment variable OPENAI_API_KEY and goes nowhere but into the
-    request's header.
+    The key comes from the environment variable OPENAI_API_KEY; a user and password in the URL take
+    its place. Either goes into the request's header, and into nothing that comes back from here.
     """
 
     remote = True
@@ -59,7 +60,7 @@ class OpenAI(Policy):
 
         Args:
             model: Name that the server knows.
-            base_url: Up to and with `/v1`.
+            base_url: Up to and with `/v1`; may carry a user and password, and a query.
             concurrency: Most requests at a time.
             retries: Tries after the first, for failures that may pass.
             timeout: Seconds that one try may take.
@@ -70,7 +71,7 @@ class OpenAI(Policy):
             extra_body: What else a request holds, for options that one server alone knows.
 
         Raises:
-            ValueError: The URL is not one or carries a password, no header can carry the key, or
+            ValueError: The URL is not one, no header can carry the key, or
                 `extra_body` says what the policy says itself.
         """
         extra = dict(extra_body or {})
@@ -78,10 +79,10 @@ class OpenAI(Policy):
             raise ValueError(f"an extra body cannot say {taken[0]!r}: it has an option of its own")
         self.spec = f"openai:{model}"
         self.model = model
-        self.url = f"{check_url(base_url)}/chat/completions"
+        self.url = join(check_url(base_url), "chat/completions")
         self.revision = (
             model
-            + (f", with {canonical_json(extra)}" if extra else "")
+            + (f", with {canonical_json(redact_json(extra))}" if extra else "")
             + (WITH_TOOLS if tools else "")
         )
         self.tools, self.extra_body = tools, extra
@@ -93,7 +94,6 @@ class OpenAI(Policy):
             f"the server at {self.url}",
             Bounds(timeout, retries, backoff, concurrency),
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            redact=self._hide_key,
         )
 
     def complete(
@@ -182,10 +182,6 @@ class OpenAI(Policy):
         room = min(length - prompt, body["max_tokens"])
         return await self._post({**body, "max_tokens": room})
 
-    def _hide_key(self, text: str) -> str:
-        """For errors, which a run folder keeps: some servers repeat the key they were sent."""
-        return text.replace(self._key, "[key]") if self._key else text
-
     def close(self) -> None:
         """End the requests that run, and close the connections."""
         self._client.close()
@@ -203,16 +199,12 @@ def _tell(line: str) -> None:
 
 
 def check_url(url: str) -> str:
-    """A base URL without its trailing slash.
+    """A base URL without its trailing slash; what it carries is a secret from here on.
 
     Raises:
-        ValueError: It is no http(s) URL, or carries a user name or password.
+        ValueError: It is no http(s) URL.
     """
-    if "@" in url:
-        raise ValueError(f"a base URL carries no password: put the key into {KEY_VARIABLE}")
-    if read_url(url) is None:
-        raise ValueError(f"bad base URL {url!r}; it looks like http://localhost:8000/v1")
-    return url.rstrip("/")
+    return check_server(url, "base URL", "http://localhost:8000/v1").rstrip("/")
 
 
 def _key() -> str:
@@ -224,4 +216,5 @@ def _key() -> str:
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not all("!" <= character <= "~" for character in key):
         raise ValueError(f"{KEY_VARIABLE} holds characters that no key has")
+    learn_key(KEY_VARIABLE, key)
     return key

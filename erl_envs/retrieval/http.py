@@ -6,9 +6,15 @@ from abc import abstractmethod
 from functools import partial
 from typing import Any
 
+import httpx
+
 from erl_envs.calls import Bounds, Caller, FinalError, ServerError
 from erl_envs.retrieval.base import Passage, RetrievalError, Retriever
-from erl_envs.web import Client, Response, read_url
+from erl_envs.secrets import redact
+from erl_envs.web import Client, Response, check_server
+
+EXAMPLE = "http://127.0.0.1:8000/retrieve"
+"""Of a server's URL."""
 
 
 class Remote(Retriever):
@@ -36,9 +42,11 @@ class Remote(Retriever):
         if top_k < 1:
             return []
         try:
-            return self._caller.call(partial(self._ask, query, top_k))
+            found = self._caller.call(partial(self._ask, query, top_k))
         except ServerError as error:
             raise RetrievalError(str(error)) from error
+        # a server may repeat what it was sent; the environment is fed what is recorded
+        return [Passage(redact(p.title), redact(p.text)) for p in found]
 
     def close(self) -> None:
         """End the searches that run, with a `RetrievalError`, and close the connections."""
@@ -61,16 +69,18 @@ class Http(Remote):
         """A client; no request is made yet.
 
         Args:
-            url: Up to and with `/retrieve`.
+            url: Up to and with `/retrieve`; may carry a user and password, and a query.
             timeout: Seconds that one try may take.
             retries: Tries after the first, for failures that may pass.
             backoff: Seconds before the first retry; doubled for each further one.
             concurrency: Most requests at a time.
 
         Raises:
-            ValueError: The URL is not one or carries a password; a number makes no sense.
+            ValueError: The URL is not one; a number makes no sense.
         """
-        where = f"the retrieval server at {_check_url(url)}"
+        check_server(url, "retriever URL", EXAMPLE)
+        shown = httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None)
+        where = f"the retrieval server at {shown}"
         self._client = Client(where, Bounds(timeout, retries, backoff, concurrency))
         super().__init__(self._client)
         self.url = url
@@ -115,17 +125,3 @@ def passage_of(document: Any) -> Passage:
     # one pair: a title such as "Heroes" has quotes of its own
     quoted = len(title) > 1 and title[0] == title[-1] == '"'
     return Passage(title[1:-1] if quoted else title, text)
-
-
-def _check_url(url: str) -> str:
-    """The URL as errors show it, without its query.
-
-    Raises:
-        ValueError: It is no http(s) URL, or carries a user name or password.
-    """
-    parts = read_url(url)
-    if "@" in url.partition("?")[0]:
-        raise ValueError("the URL of a retrieval server carries no user name or password")
-    if parts is None:
-        raise ValueError(f"bad URL {url!r}; it looks like http://127.0.0.1:8000/retrieve")
-    return str(parts.copy_with(query=None, fragment=None))

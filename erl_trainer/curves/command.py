@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain
+from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain, tell
 from erl_envs.files import write_whole
 from erl_envs.locks import hold
 from erl_trainer import plots
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     for run, reason in failures:
-        print(f"failed: {run.title}: {reason}", file=sys.stderr)
+        tell(f"failed: {run.title}: {reason}")
     if failures:
         print("the same command tries them again; see log.txt in their folders", file=sys.stderr)
     return INVALID if failures else OK

@@ -18,7 +18,8 @@ from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.local import Generated, Local
 from erl_envs.policies.openai import check_url
 from erl_envs.policies.vllm import LOGPROBS_MODE
-from erl_envs.web import Client
+from erl_envs.secrets import redact_error
+from erl_envs.web import Client, join
 from erl_trainer.forward import bare
 from erl_trainer.processes import failing_together, is_first
 from erl_trainer.sync.sampler import ChatOptions, Sampler, StaleSampler
@@ -136,7 +137,8 @@ class ServedVllm(Local):
             ValueError: A bad URL, or a tokenizer without a chat template.
             PolicyError: The server does not answer.
         """
-        self.url = check_url(url)
+        self._url = check_url(url)
+        self.url = redact_error(self._url)
         self._client = Client(
             f"the vLLM server at {self.url}",
             Bounds(TIMEOUT, retries=2, backoff=0.5, concurrency=concurrency),
@@ -224,7 +226,7 @@ class ServedVllm(Local):
         return answers
 
     async def _once(self, method: str, path: str, body: object) -> Any:
-        response = await self._client.send(method, f"{self.url}{path}", body)
+        response = await self._client.send(method, join(self._url, path), body)
         try:
             return response.json()
         except FinalError as error:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,13 @@ pytest.importorskip("ray", reason="ray is not installed: make test-adapter-ray")
 import ray
 from ray.cluster_utils import Cluster
 
-from erl_envs import policies
+from erl_envs import policies, tasks
 from erl_envs.eval import __main__ as cli
 from erl_envs.eval.executor_ray import RayExecutor, _room
 from erl_envs.eval.run import Config, evaluate
 from erl_envs.eval.runfolder import RunFolder
 from erl_envs.records import read_episodes
+from erl_envs.rollout import Job
 
 SECRET = "sk-nobody-may-see-this"
 
@@ -254,6 +256,35 @@ def test_bad_arguments_are_one_line_and_write_nothing(
     err = capsys.readouterr().err
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
     assert not out.exists() and not ray.is_initialized()
+
+
+@pytest.mark.parametrize("when", ["load", "play"])
+def test_a_workers_error_tells_none_of_its_secrets(cluster: Any, when: str) -> None:
+    """They are its own: the driver's environment does not hold them."""
+
+    def load() -> policies.Policy:
+        key = os.environ["WORKER_KEY"] = "worker-only-key-7"
+
+        def fail(*_: Any) -> Any:
+            try:
+                raise OSError(f"illegal header {key!r}")
+            except OSError as error:
+                raise KeyError(f"no answer at http://me:{key}@host") from error
+
+        policy = policies.load("random")
+        policy.complete = fail  # type: ignore[method-assign, assignment]
+        return fail() if when == "load" else policy
+
+    config = Config(["frozenlake"], split="small-test", limit=2)
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        executor = RayExecutor(config, load, None, workers=1)
+        try:
+            list(executor.play([Job(tasks.load("frozenlake", "small-test")[0], 0, 0)]))
+        finally:
+            executor.close()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "worker-only-key-7" not in shown
+    assert "illegal header '[WORKER_KEY]'" in shown and "http://[secret]@host" in shown
 
 
 def test_no_cluster_at_the_address_is_one_line(

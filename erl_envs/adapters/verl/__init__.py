@@ -199,7 +199,7 @@ class EnvLoop(AgentLoopBase):
             lambda: list(drive([attempt(env, job, "attempt_1")], {"actor": player}, 1))
         )
         if not played.valid:
-            raise EnvError(played.error)
+            raise EnvError(str(played.error))
         return AgentLoopOutput(
             **self.columns(one_sequence(played.tokens), policy.scored),
             reward_score=played.reward,
