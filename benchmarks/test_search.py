@@ -27,7 +27,7 @@ Questions = Sequence[Mapping[str, Any]]
 def questions() -> Questions:
     if not DEV.exists():
         pytest.skip("the questions are not here (../shared/data)")
-    return json.loads(DEV.read_text())  # type: ignore[no-any-return]
+    return json.loads(DEV.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 def recall(retriever: Retriever, questions: Questions) -> dict[str, float]:

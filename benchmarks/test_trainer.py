@@ -45,7 +45,7 @@ def steps(side: str, name: str, model: str) -> dict[str, float]:
     """Medians of a process of its own, one thread."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, str(SCRIPT), side, model, json.dumps(SIZES[name])]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found

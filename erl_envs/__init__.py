@@ -12,7 +12,7 @@ from erl_envs.core import (
 )
 from erl_envs.registry import list_envs, make, register
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Attempt",

@@ -31,6 +31,9 @@ HOSTILE = (
     "🙂" * 1_000,
     "x" * (1 << 20),
     "<search></search>",
+    "<think>" * 10_000,
+    "<think>```Up```",
+    "</think>",
     "\\boxed{",
     "{'role': 'user'}",
 )

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 
 from erl_envs import options as opt
-from erl_envs import parsing, prompting
+from erl_envs import parsing, prompting, task_files
 from erl_envs.options import Options
 from erl_envs.records import (
     LEVELS,
@@ -33,7 +34,9 @@ from erl_envs.records import (
     canonical_json,
     digest,
 )
+from erl_envs.secrets import redact_error
 from erl_envs.spaces import MAX_ACTION, MAX_OBSERVATION, UnicodeText
+from erl_envs.thoughts import strip_thoughts
 
 __all__ = [
     "LEVELS",
@@ -68,6 +71,24 @@ class EnvError(RuntimeError):
 
     `erl_envs.rollout` marks the attempt invalid with this reason; it is never a reward of 0.
     """
+
+    def __init__(self, reason: str) -> None:
+        """A failure and its reason, in which no secret is told."""
+        super().__init__(redact_error(reason))
+
+
+def turns_of(params: Mapping[str, Any]) -> int | None:
+    """The turns that a task has of its own, if any.
+
+    Raises:
+        ValueError: They are no whole number from 1 to `MAX_TURNS`.
+    """
+    own: int | None = params.get("max_turns")
+    if own is not None and not (type(own) is int and 1 <= own <= MAX_TURNS):
+        raise ValueError(
+            f"task field max_turns must be a whole number from 1 to {MAX_TURNS}: {own!r:.100}"
+        )
+    return own
 
 
 @dataclass(frozen=True)
@@ -117,6 +138,7 @@ class TextEnv(gym.Env[str, str]):
         default_max_turns: Turns of an attempt where neither option nor task says.
         tools: OpenAI function schemas of its actions, for policies that speak tool calls.
         prompts: Name stem of its prompt files in `erl_envs/prompts`.
+        max_file: Most bytes that are read of a file of tasks.
         Options: Its options dataclass.
     """
 
@@ -130,6 +152,7 @@ class TextEnv(gym.Env[str, str]):
     default_max_turns: ClassVar[int] = 8
     prompts: ClassVar[str] = "grid"
     tools: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    max_file: ClassVar[int] = task_files.LIMIT
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, /, render_mode: str | None = None, **options: Any) -> None:
@@ -181,7 +204,11 @@ class TextEnv(gym.Env[str, str]):
         """Apply an action that `parse` returned."""
 
     def parse(self, text: str) -> tuple[str | None, str]:
-        """The action a message means and "", or None and what is wrong with the message."""
+        """The action a message means and "", or None and what is wrong with the message.
+
+        Args:
+            text: What the message says after its thoughts.
+        """
         return parsing.fenced_action(text, self.actions)
 
     def rules_text(self) -> str:
@@ -241,6 +268,43 @@ class TextEnv(gym.Env[str, str]):
         """
         return {}
 
+    @classmethod
+    def read_tasks(cls, text: str, options: opt.Options) -> Iterator[task_files.Entry]:
+        """The entries of a task file (`--split file:PATH`): tasks, and what is none and why.
+
+        This reads JSON, an array or a value a line: tasks as `python -m erl_envs.tasks export`
+        writes them, or their parameters alone. Override it for the formats that people have.
+
+        Args:
+            text: The file's.
+            options: Under which the tasks will be played.
+
+        Raises:
+            ValueError: The text as a whole cannot be read.
+        """
+        return task_files.entries_of(text, cls.row_reader(options))
+
+    @classmethod
+    def row_reader(cls, options: opt.Options) -> Callable[[Any], Mapping[str, Any]]:
+        """What makes a task's parameters of a row of JSON, or raises ValueError."""
+        env = cls(**opt.to_json(options))
+
+        def read(row: Any) -> Mapping[str, Any]:
+            params = task_files.params_of(cls.name, row)
+            with contextlib.suppress(EnvError):  # its failure says nothing of the row
+                env.reset(options={"task": params})
+            return params
+
+        return read
+
+    def plain_params(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A task's parameters as JSON, where they may come in another form."""
+        return params
+
+    def out_of_reach(self) -> bool:
+        """Whether surely nothing solves the task within its turns, as far as is known at once."""
+        return False
+
     # What every environment does the same way
 
     def reset(
@@ -253,7 +317,8 @@ class TextEnv(gym.Env[str, str]):
             options: `{"task": Task or its params}`.
 
         Returns:
-            The first observation, and `info` with `task_id`.
+            The first observation, and `info` with `task_id`; with `solvable`, False, where the
+            task surely cannot be solved within its turns.
 
         Raises:
             ValueError: An unknown reset option, another environment's task, or bad parameters. The
@@ -283,15 +348,10 @@ class TextEnv(gym.Env[str, str]):
         elif given is None:
             params = self.sample_task(self.np_random)
         elif isinstance(given, Mapping):
-            params = given
+            params = self.plain_params(given)
         else:
             raise ValueError(f"a task is a Task or a mapping of parameters, not {given!r:.100}")
-        own_turns = params.get("max_turns")
-        if own_turns is not None and not (type(own_turns) is int and 1 <= own_turns <= MAX_TURNS):
-            raise ValueError(
-                f"task field max_turns must be a whole number from 1 to {MAX_TURNS}: "
-                f"{own_turns!r:.100}"
-            )
+        own_turns = turns_of(params)
         self.begin(params)
         self.task = given if isinstance(given, Task) else Task(self.name, params)
         self.turn = 0
@@ -300,7 +360,10 @@ class TextEnv(gym.Env[str, str]):
         self._reward = 0.0
         self._notes = []
         self._feedback = None
-        return self.observe(), {"task_id": self.task.id}
+        info: dict[str, Any] = {"task_id": self.task.id}
+        if self.out_of_reach():
+            info["solvable"] = False
+        return self.observe(), info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Apply a policy's raw message. It costs a turn, readable or not, and never raises for it.
@@ -319,7 +382,10 @@ class TextEnv(gym.Env[str, str]):
         """
         if self.task is None or self._outcome:
             raise RuntimeError("no attempt is under way; call reset() first")
-        read, problem = self.parse(action)
+        said = strip_thoughts(action)
+        read, problem = self.parse(said)
+        if read is None and action.strip() and not said.strip():
+            problem = "it says nothing after its thoughts"
         if read is None:
             note = f"The message could not be read: {problem}. Nothing changed."
             changed, reward, outcome, details = False, 0.0, "", None

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 
 from erl_envs import prompting
-from erl_envs.core import Options, TextEnv, digest
+from erl_envs.core import MAX_TURNS, Options, TextEnv, digest
 
 State = TypeVar("State", bound=Hashable)
 
@@ -157,6 +157,22 @@ def stream(number: int, salt: str) -> np.random.Generator:
     """What a task set is drawn with; a salt gives another set of the same distribution."""
     words = [int(digest(salt)[:16], 16)] if salt else []
     return np.random.default_rng([20_260_213, number, *words])
+
+
+SLACK = 4
+"""Turns beyond a shortest solution, where that takes more than the usual turns."""
+
+
+def own_turns(moves: int) -> dict[str, int]:
+    """The `max_turns` of a task from a file that so many moves solve; none where the usual do.
+
+    Raises:
+        ValueError: No task may have so many turns.
+    """
+    if moves > MAX_TURNS:
+        raise ValueError(f"a solution takes {moves:,} moves; {MAX_TURNS:,} turns are the most")
+    usual = moves <= TextEnv.default_max_turns
+    return {} if usual else {"max_turns": min(moves + SLACK, MAX_TURNS)}
 
 
 Params = Iterator[dict[str, Any]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
@@ -94,19 +94,30 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one completion, and the seconds until it was there."""
+    """Tokens of one completion, and the seconds until it was there.
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    Attributes:
+        prompt_tokens: Tokens read; None where a server does not say.
+        completion_tokens: Tokens written; None likewise.
+        seconds: Until the answer was there.
+    """
+
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
     seconds: float = 0.0
 
     def __add__(self, other: Usage) -> Usage:
-        """The sum, field by field."""
+        """The sum, field by field; unknown where a part of it is."""
         return Usage(
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
+            add_known(self.prompt_tokens, other.prompt_tokens),
+            add_known(self.completion_tokens, other.completion_tokens),
             self.seconds + other.seconds,
         )
+
+
+def add_known(one: int | None, two: int | None) -> int | None:
+    """The sum of two counts, None where one of them is not known."""
+    return None if one is None or two is None else one + two
 
 
 @dataclass(frozen=True)
@@ -118,8 +129,10 @@ class Turn:
         reward: This step's reward.
         note: What the step did, as `feedback="transitions"` tells it.
         usage: What the message cost.
-        stop: Why the policy stopped writing (`stop`, `length`), None if unknown.
+        stop: Why the policy stopped writing, as `Completion.stop_reason`.
         details: JSON facts for a reader of the transcript, None if there are none.
+        reasoning: What the policy thought, where its server tells that apart from the message. No
+            environment reads it. Left out of JSON where there is none.
     """
 
     action: str | None
@@ -128,16 +141,20 @@ class Turn:
     usage: Usage = Usage()
     stop: str | None = None
     details: Mapping[str, Any] | None = None
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A conversation as the policy sampled it, for training; never decoded and encoded again.
+    """A stretch of a conversation as the policy read and sampled it; never encoded again.
+
+    A conversation is one stretch, unless its prompt was told anew: a template that drops the
+    thoughts of earlier turns changes what the policy had read.
 
     Attributes:
         ids: Every token id in order, prompts and completions.
         sampled: For each id, whether the policy sampled it (else it was told).
-        logprobs: For each id, its log-probability when sampled (nats, at temperature 1), else 0.
+        logprobs: For each id, its log-probability when sampled (nats, at its temperature), else 0.
     """
 
     ids: Sequence[int]
@@ -161,7 +178,8 @@ class Attempt:
         valid: False where the environment or the policy's server failed; `error` says how. An
             invalid attempt has no reward worth reading and is left out of every average.
         error: Why it is invalid.
-        tokens: What a local policy sampled; None for the others. Not written to JSON.
+        tokens: What a local policy read and sampled, stretch by stretch; nothing for the others.
+            Not written to JSON.
     """
 
     task: Task
@@ -173,7 +191,7 @@ class Attempt:
     outcome: str
     valid: bool = True
     error: str | None = None
-    tokens: Tokens | None = None
+    tokens: Sequence[Tokens] = ()
 
     @property
     def usage(self) -> Usage:
@@ -202,7 +220,15 @@ class Attempt:
 
 def _turn_json(turn: Turn) -> dict[str, Any]:
     # dataclasses.asdict copies deeply; this runs once for every turn of a run
-    return {**turn.__dict__, "usage": turn.usage.__dict__}
+    return _with_reasoning({**turn.__dict__, "usage": turn.usage.__dict__}, turn.reasoning)
+
+
+def _with_reasoning(data: dict[str, Any], reasoning: str | None) -> dict[str, Any]:
+    """A JSON object that has `reasoning` only where there is any, as most policies' have not."""
+    if reasoning is None:
+        data.pop("reasoning", None)
+        return data
+    return {**data, "reasoning": reasoning}
 
 
 @dataclass(frozen=True)
@@ -214,23 +240,26 @@ class Reflection:
         rulebook: The text in its `<prompt>` tags, None if it wrote none.
         prompt: System prompt that attempt 2 was given.
         usage: What the answer cost.
-        tokens: What a local policy sampled. Not written to JSON.
+        tokens: As an attempt's. Not written to JSON.
+        reasoning: What the policy thought; as `Turn.reasoning`.
     """
 
     messages: Sequence[Message]
     rulebook: str | None
     prompt: str
     usage: Usage = Usage()
-    tokens: Tokens | None = None
+    tokens: Sequence[Tokens] = ()
+    reasoning: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which `from_json` makes an equal reflection, but for `tokens`."""
-        return {
+        data = {
             "messages": list(self.messages),
             "rulebook": self.rulebook,
             "prompt": self.prompt,
             "usage": self.usage.__dict__,
         }
+        return _with_reasoning(data, self.reasoning)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Reflection:
@@ -294,29 +323,49 @@ class Episode:
         )
 
 
-def read_episodes(path: Path) -> list[Episode]:
-    """The episodes of an `episodes.jsonl`.
+class EpisodeFile:
+    """The episodes of an `episodes.jsonl`, read anew, one by one, each time they are asked for."""
 
-    Raises:
-        ValueError: The file cannot be read, or a line is no episode; the message names the line.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-    return parse_episodes(text, path)
+    def __init__(self, path: Path, unfinished: bool = False) -> None:
+        """Args: unfinished: whether a last line that a kill cut off is passed over."""
+        self._path, self._unfinished = path, unfinished
 
+    def __iter__(self) -> Iterator[Episode]:
+        """The episodes, in the order of the file.
 
-def parse_episodes(text: str, path: Path) -> list[Episode]:
-    """The episodes of the text of an `episodes.jsonl`.
-
-    Raises:
-        ValueError: A line is no episode; the message names the file and the line.
-    """
-    episodes = []
-    for number, line in enumerate(text.splitlines(), 1):
+        Raises:
+            ValueError: The file cannot be read, a line is no episode, or an episode stands in it
+                twice; the message names the line.
+        """
+        lines: dict[tuple[str, str, int], int] = {}
         try:
-            episodes.append(Episode.from_json(json.loads(line)))
+            with self._path.open(encoding="utf-8", newline="\n") as file:
+                for number, line in enumerate(file, 1):
+                    if self._unfinished and not line.endswith("\n"):
+                        return
+                    episode = self._read(number, line)
+                    if (first := lines.setdefault(episode.key, number)) != number:
+                        raise ValueError(
+                            f"{self._path} line {number} holds the episode of line {first} again: "
+                            "two processes wrote it"
+                        )
+                    yield episode
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot read {self._path}: {error}") from error
+
+    def _read(self, number: int, line: str) -> Episode:
+        try:
+            episode = Episode.from_json(json.loads(line))
+            hash(episode.key)  # what has none is no episode
+            return episode
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path} line {number} is no episode: {error!r}") from error
-    return episodes
+            raise ValueError(f"{self._path} line {number} is no episode: {error!r}") from error
+
+
+def read_episodes(path: Path) -> list[Episode]:
+    """All episodes of an `episodes.jsonl`.
+
+    Raises:
+        ValueError: See `EpisodeFile`.
+    """
+    return list(EpisodeFile(path))

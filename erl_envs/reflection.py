@@ -9,9 +9,13 @@ from collections.abc import Sequence
 
 from erl_envs import parsing, prompting
 from erl_envs.core import Attempt, Message, TextEnv
+from erl_envs.thoughts import split_thoughts
 
 MAX_MESSAGE = 4_000
 """Characters of one message of the attempt that the reflector is shown; the middle goes first."""
+
+NOTHING_SAID = "[only thoughts, and nothing after them]"
+"""What the reflector is shown in the place of a message that ended within its thoughts."""
 
 MAX_RULEBOOK = 8_000
 """Characters of a rulebook; what is longer is cut off at the end."""
@@ -40,9 +44,20 @@ def reflection_messages(env: TextEnv, attempt: Attempt, memory: str | None = Non
 
 
 def transcript(messages: Sequence[Message]) -> str:
-    """An attempt's messages as one text."""
+    """An attempt's messages as one text, without the player's thoughts.
+
+    Thoughts are long, and their markers would be the reader's own: some are what a model's prompt
+    is built of.
+    """
     names = {"user": "Observation", "assistant": "Player"}
-    return "\n\n".join(f"{names[m['role']]}:\n{shorten(m['content'])}" for m in messages)
+    return "\n\n".join(f"{names[m['role']]}:\n{shorten(_shown(m))}" for m in messages)
+
+
+def _shown(message: Message) -> str:
+    if message["role"] != "assistant":
+        return message["content"]
+    thoughts, said = split_thoughts(message["content"])
+    return (said.strip() or NOTHING_SAID) if thoughts else said
 
 
 def shorten(text: str, limit: int = MAX_MESSAGE) -> str:

@@ -7,13 +7,13 @@ answer, and is sent the answer. `drive` batches what many episodes are waiting f
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from erl_envs import registry
+from erl_envs.calls import Stop
 from erl_envs.core import (
     Attempt,
     EnvError,
@@ -134,6 +134,7 @@ def attempt(env: TextEnv, job: Job, stage: str, prompt: str | None = None) -> Pl
                     usage=answer.usage,
                     stop=answer.stop_reason,
                     details=info.get("details"),
+                    reasoning=answer.reasoning,
                 )
             )
             reward += step_reward
@@ -171,13 +172,8 @@ def reflect(
         return answer
     messages.append({"role": "assistant", "content": answer.text})
     rulebook = read_rulebook(answer.text)
-    return Reflection(
-        messages=messages,
-        rulebook=rulebook,
-        prompt=second_prompt(env, rulebook, memory),
-        usage=answer.usage,
-        tokens=conversation.tokens(),
-    )
+    prompt, tokens = second_prompt(env, rulebook, memory), conversation.tokens()
+    return Reflection(messages, rulebook, prompt, answer.usage, tokens, answer.reasoning)
 
 
 def episode(env: TextEnv, job: Job, attempts: int = 1, memory: str | None = None) -> Play[Episode]:
@@ -263,10 +259,11 @@ def rollout(
 def _each_its_own_pace(
     plays: Iterator[Play[T]], players: Mapping[Role, Player], width: int
 ) -> Iterator[T]:
-    stopped = threading.Event()
+    stop = Stop()
 
     def run(play: Play[T]) -> list[T]:
-        return list(drive([_until(stopped, play)], players, 1))
+        with stop.covers():
+            return list(drive([_until(stop, play)], players, 1))
 
     with ThreadPoolExecutor(width) as threads:
         running: set[Future[list[T]]] = set()
@@ -282,16 +279,16 @@ def _each_its_own_pace(
                 for future in done:
                     yield from future.result()
         finally:
-            stopped.set()  # whoever stops early waits for the answers under way, for no more
+            stop.set()  # whoever stops early waits for no server
 
 
-def _until(stopped: threading.Event, play: Play[T]) -> Play[T]:
-    """A play that breaks off at its next answer once `stopped` is set."""
+def _until(stop: Stop, play: Play[T]) -> Play[T]:
+    """A play that breaks off at its next answer once `stop` is set."""
     try:
         ask = next(play)
         while True:
             answer = yield ask
-            if stopped.is_set():
+            if stop.is_set():
                 raise CancelledError("the run was stopped")
             ask = play.send(answer)
     except StopIteration as end:

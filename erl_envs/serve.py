@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from erl_envs.arguments import OK, Parser, complain
+from erl_envs.arguments import OK, Parser, complain, run_command
 from erl_envs.options import read_pair
+from erl_envs.task_files import TaskFile
 
 if TYPE_CHECKING:
     import uvicorn
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="of the environment"
     )
+    parser.add_argument("--split", help="file:PATH, served as `file` beside the environment's own")
     parser.add_argument("--max-sessions", type=int, default=64, help="at a time")
     parser.add_argument("--max-body", type=int, default=1 << 20, help="bytes of a request")
     parser.add_argument("--idle", type=float, default=600.0, help="seconds a session may be silent")
@@ -49,13 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from erl_envs.asgi.server import run
 
         options = dict(read_pair(pair) for pair in args.option)
-        app = openenv.app(args.env, options, args.max_sessions, args.max_body, args.idle)
-        run(
-            make_server(app, args.max_sessions, args.max_body, args.idle),
-            args.env,
-            args.host,
-            args.port,
-        )
+        if args.split is not None and TaskFile.of(args.split) is None:
+            raise ValueError(f"--split takes file:PATH, not {args.split!r}; the others are served")
+        limits = (args.max_sessions, args.max_body, args.idle)
+        app = openenv.app(args.env, options, *limits, file=args.split)
+        run(make_server(app, *limits), args.env, args.host, args.port)
     # OverflowError: a port that no machine has
     except (ValueError, ImportError, OSError, OverflowError) as error:
         return complain(error)
@@ -65,4 +65,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

@@ -1,6 +1,6 @@
 """Task sets: `load(env, split)`, their content hashes, and what is known of them.
 
-`python -m erl_envs.tasks list`, `describe ENV SPLIT`, `export ENV SPLIT`.
+`python -m erl_envs.tasks list`, `describe ENV SPLIT`, `export ENV SPLIT [OUT]`.
 """
 
 from __future__ import annotations
@@ -8,19 +8,35 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
-import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 
 from erl_envs import registry
-from erl_envs.arguments import OK, Parser, complain
+from erl_envs.arguments import OK, Parser, complain, run_command
 from erl_envs.core import EnvError, Reference, Task, TextEnv, canonical_json, digest
+from erl_envs.files import write_whole
 from erl_envs.options import build, read_pair
+from erl_envs.output import check_printed
 from erl_envs.retrieval.base import RetrievalError
+from erl_envs.task_files import Entry, TaskFile, strictly
+
+STRICT_HELP = "stop at what is no task in a file:PATH (the same as strict-file:PATH)"
+
+SHOWN = 10
+"""Of a file's entries that are told one by one."""
+
+
+class TaskSet(NamedTuple):
+    """A split's tasks; of a file's, what was left out, and which of the kept have a problem."""
+
+    tasks: tuple[Task, ...]
+    left_out: tuple[Entry, ...] = ()
+    doubtful: tuple[Entry, ...] = ()
 
 
 def splits(env: str, **options: Any) -> list[str]:
@@ -38,24 +54,51 @@ def load(env: str, split: str, **options: Any) -> tuple[Task, ...]:
     Args:
         env: Environment id.
         split: One of `splits(env, **options)`; with `@SALT` behind it, other tasks of the same
-            distribution, which nobody has seen who does not know the salt.
+            distribution, which nobody has seen who does not know the salt. Or `file:PATH`: the
+            tasks of a file, of which those that are none are left out; `strict-file:PATH` raises.
         **options: The environment's; those that say where its data comes from matter here.
 
     Raises:
-        ValueError: There is no such environment or split; the message lists those there are.
+        ValueError: There is no such environment or split, the message lists those there are; or
+            the file cannot be read, or holds no task.
     """
-    return _load(env, split, canonical_json(options))
+    return load_set(env, split, **options).tasks
+
+
+def load_set(env: str, split: str, **options: Any) -> TaskSet:
+    """A task set as `load` gives it, and what is to be said of the file that it came from.
+
+    Raises:
+        ValueError: As `load` does.
+    """
+    file = TaskFile.of(split)
+    return _load(env, split, canonical_json(options), file and file.stamp())
 
 
 @functools.lru_cache(maxsize=64)  # salts have no end
-def _load(env: str, split: str, options: str) -> tuple[Task, ...]:
+def _load(env: str, split: str, options: str, stamp: tuple[int, ...] | None) -> TaskSet:
+    """Args: stamp: Of a file, which is read again when it has changed."""
+    if file := TaskFile.of(split):
+        return _read(env, split, file, json.loads(options))
     found = _splits(env, json.loads(options))
     name, at, salt = split.partition("@")
     if name not in found or (at and not salt):
         raise ValueError(
-            f"{env} has no split {split!r}; valid: {', '.join(found)}, or a salted one: test@SALT"
+            f"{env} has no split {split!r}; valid: {', '.join(found)}, a salted one: test@SALT, "
+            "or file:PATH"
         )
-    drawn = (Task(env, params, split) for params in found[name](salt))
+    return TaskSet(_once(Task(env, params, split) for params in found[name](salt)))
+
+
+def _read(env: str, split: str, file: TaskFile, options: Mapping[str, Any]) -> TaskSet:
+    cls = registry.env_class(env)
+    entries = cls.read_tasks(file.text(cls.max_file), build(cls.Options, env, options))
+    found = file.sort(entries, f"{env} tasks")
+    drawn = (Task(env, entry.params, split) for entry in found.kept if entry.params is not None)
+    return TaskSet(_once(drawn), found.left_out, found.doubtful)
+
+
+def _once(drawn: Iterable[Task]) -> tuple[Task, ...]:
     return tuple({task.id: task for task in drawn}.values())
 
 
@@ -98,7 +141,7 @@ def describe(name: str, split: str, **options: Any) -> dict[str, Any]:
     Raises:
         ValueError: A bad environment, split or option.
     """
-    tasks = load(name, split, **options)
+    tasks, left_out, doubtful = load_set(name, split, **options)
     env = registry.make(name, **options)
     found = references(env, tasks)
     known = [reference for reference in found if reference is not None]
@@ -108,6 +151,8 @@ def describe(name: str, split: str, **options: Any) -> dict[str, Any]:
         "split": split,
         "tasks": len(tasks),
         "hash": split_hash(tasks),
+        "left_out": [f"{entry.place}: {entry.problem}" for entry in left_out],
+        "doubtful": [f"{entry.place}: {entry.problem}" for entry in doubtful],
         "unsolvable": difficulty.pop(None, 0),
         "unknown": len(found) - len(known),
         "difficulty": dict(sorted(difficulty.items())),
@@ -118,9 +163,14 @@ def describe(name: str, split: str, **options: Any) -> dict[str, Any]:
 
 
 def _print_description(facts: dict[str, Any]) -> None:
-    console = Console(highlight=False)
-    console.print(f"[bold]{facts['env']} {facts['split']}[/]: {facts['tasks']} tasks")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]{facts['env']} {escape(facts['split'])}[/]: {facts['tasks']} tasks")
     console.print(f"hash            {facts['hash']}")
+    for what in ("left_out", "doubtful"):
+        if lines := facts[what]:
+            console.print(f"{what.replace('_', ' '):<15} {len(lines)}")
+            for line in [*lines[:SHOWN], *(["…"] if len(lines) > SHOWN else [])]:
+                console.print(f"                {line}", markup=False)
     console.print(f"random policy   {_number(facts['random'])} (exact expected reward)")
     console.print(f"ceiling         {_number(facts['ceiling'])}")
     console.print(f"not solvable    {facts['unsolvable']} within their turns")
@@ -145,11 +195,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("list", help="environments and their splits")
     for name, text in (
         ("describe", "what is known of a task set"),
-        ("export", "its tasks as JSON lines on standard output"),
+        ("export", "its tasks as JSON lines, which --split file:OUT reads"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("env")
-        command.add_argument("split")
+        command.add_argument("split", help="one of `list`, or file:PATH")
+        if name == "export":
+            command.add_argument("out", type=Path, nargs="?", help="by default standard output")
+        command.add_argument("--strict", action="store_true", help=STRICT_HELP)
         command.add_argument(
             "--option", action="append", default=[], metavar="KEY=VALUE", help="of the environment"
         )
@@ -159,16 +212,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             for env in registry.list_envs():
                 print(env, *splits(env))
         elif args.command == "describe":
-            _print_description(describe(args.env, args.split, **_options(args)))
+            _print_description(describe(args.env, _split(args), **_options(args)))
         else:
-            for task in load(args.env, args.split, **_options(args)):
-                print(json.dumps(task.to_json()))
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head`: whoever reads has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, EnvError) as error:
+            found = load(args.env, _split(args), **_options(args))
+            lines = "".join(json.dumps(task.to_json()) + "\n" for task in found)
+            if args.out is None:
+                print(lines, end="")
+            else:
+                write_whole(args.out, lines)
+        check_printed()
+    except (ValueError, EnvError, OSError) as error:
         return complain(error)
     return OK
+
+
+def _split(args: argparse.Namespace) -> str:
+    return strictly(args.split) if args.strict else str(args.split)
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
@@ -176,4 +235,4 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

@@ -14,7 +14,7 @@ from typing import Any, get_origin, get_type_hints
 
 from rich.console import Console
 
-from erl_envs.arguments import INTERRUPTED, OK, Parser, complain
+from erl_envs.arguments import INTERRUPTED, OK, Parser, complain, run_command
 from erl_envs.eval.progress import show_progress
 from erl_envs.files import read_json
 from erl_envs.options import read_pair
@@ -76,19 +76,26 @@ def _train(argv: list[str]) -> int:
         metavar="KEY=VALUE",
         help="of the environment",
     )
+    parser.add_argument(
+        "--template",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for the model's chat template, such as enable_thinking=false",
+    )
     args, rest = parser.parse_known_args(argv)
     held = args.out / "config.json"
     path = args.config or (held if args.resume and held.exists() else None)
     fields = {**(_read(path) if path else {}), **_fields(rest)}
     named = {"algo": fields.pop("algo", "erl"), "preset": fields.pop("preset", "default")}
     algo, preset = args.algo or named["algo"], args.preset or named["preset"]
-    if args.option:
-        options = dict(read_pair(pair) for pair in args.option)
-        fields["env_options"] = {**fields.get("env_options", {}), **options}
+    for name, pairs in (("env_options", args.option), ("template", args.template)):
+        if pairs:
+            fields[name] = {**fields.get(name, {}), **dict(map(read_pair, pairs))}
     config = configure(preset, algo, **fields)
     from erl_trainer.launch import start
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     with show_progress("steps") as progress:
         names = {"algo": algo, "preset": preset}
         return start(config, names, args.out, args.resume, console.print, progress)
@@ -161,4 +168,4 @@ def _sft(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -62,7 +62,7 @@ class Actor:
             return rollout.attempt(env, jobs[i], stage, prompts[i] if prompts else None)
 
         attempts = self._play(stage, jobs, play)
-        self.tokens[stage] += sum(a.usage.completion_tokens for a in attempts)
+        self.tokens[stage] += sum(a.usage.completion_tokens or 0 for a in attempts)
         return attempts
 
     def reflect(
@@ -88,7 +88,8 @@ class Actor:
 
         written = self._play(Stage.REFLECTION, jobs, play)
         found = [self._unless_failed(r) for r in written]
-        self.tokens[Stage.REFLECTION] += sum(r.usage.completion_tokens for r in found if r)
+        # a reflector behind a server may not count
+        self.tokens[Stage.REFLECTION] += sum(r.usage.completion_tokens or 0 for r in found if r)
         return found
 
     def show(self, jobs: Sequence[Job], attempts: Sequence[Attempt]) -> list[Reflection | None]:

@@ -34,7 +34,8 @@ class MicroBatch(NamedTuple):
         tasks: Their task ids.
         rows: Their ids.
         teacher: Of kind `match`, the same learnt tokens after the teacher's prompts.
-        sampler_logp_N: The sampler's log-probability of each learnt token (nats).
+        temperature_N: What each learnt token was sampled at; None where it is 1 for all.
+        sampler_logp_N: The sampler's log-probability of each learnt token (nats), at that.
         adv_N: Each learnt token's advantage.
     """
 
@@ -42,6 +43,7 @@ class MicroBatch(NamedTuple):
     tasks: tuple[str, ...]
     rows: Rows
     teacher: Rows | None
+    temperature_N: torch.Tensor | None
     sampler_logp_N: torch.Tensor
     adv_N: torch.Tensor
 
@@ -73,17 +75,22 @@ def collate(samples: Sequence[Sample], kind: Kind, pad_id: int, device: Any) -> 
     Raises:
         ValueError: A sample's `ids`, `sampled` and `logprobs` differ in length.
     """
-    logps, advs = [], []
+    logps, advs, temperatures = [], [], []
     for s in samples:
         own = [p for p, learnt in zip(s.logprobs, s.sampled, strict=True) if learnt]
         logps += own
         advs += [s.advantage] * len(own)
+        temperatures += [s.temperature] * len(own)
     return MicroBatch(
         kind=kind,
         tasks=tuple(s.task for s in samples),
         rows=pad([(s.ids, s.sampled) for s in samples], pad_id, device),
         teacher=pad([(s.teacher_ids, s.teacher_sampled) for s in samples], pad_id, device)
         if kind == "match"
+        else None,
+        # at 1 the logits are not copied to be divided
+        temperature_N=torch.tensor(temperatures, dtype=torch.float32, device=device)
+        if any(t != 1 for t in temperatures)
         else None,
         sampler_logp_N=torch.tensor(logps, dtype=torch.float32, device=device),
         adv_N=torch.tensor(advs, dtype=torch.float32, device=device),

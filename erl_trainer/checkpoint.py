@@ -6,10 +6,10 @@ step (`erl_trainer.train`), so the step number stands for all generators and for
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
+from erl_envs.files import WriteError, new_folder, replacing, writing
 from erl_envs.policies.transformers import quiet
 from erl_trainer.processes import is_first
 
@@ -24,23 +24,34 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
         folder: Of the checkpoints.
         step: Steps done.
         state: What `torch.save` can write.
-    """
-    import torch
 
+    Raises:
+        WriteError: The disk refuses; earlier checkpoints are there still.
+    """
     path = folder / f"step-{step:06d}.pt"
     if not is_first():
         return path
-    folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    try:
-        torch.save({"step": step, **state}, part)
-    except (OSError, RuntimeError) as error:  # torch's own where the disk is full
-        part.unlink(missing_ok=True)
-        raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
-    part.replace(path)
-    for old in sorted(folder.glob("step-*.pt"))[:-KEEP]:
-        old.unlink()
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_state({"step": step, **state}, path)
+        for old in sorted(folder.glob("step-*.pt"))[:-KEEP]:
+            old.unlink()
     return path
+
+
+def write_state(state: dict[str, Any], path: Path) -> None:
+    """Write what `torch.save` can, replacing what is there at once.
+
+    Raises:
+        WriteError: The disk refuses; what was there still is.
+    """
+    import torch
+
+    with replacing(path) as part:
+        try:
+            torch.save(state, part)
+        except RuntimeError as error:  # torch's own where the disk is full
+            raise WriteError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
 
 def latest(folder: Path) -> Path | None:
@@ -73,6 +84,9 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """A model folder that every policy loads, replaced as a whole; LoRA adapters merged in.
 
     Where weights are sharded every process must call it; the first one writes.
+
+    Raises:
+        WriteError: The disk refuses; what was there still is.
     """
     from erl_trainer.forward import bare
     from erl_trainer.sync.weights import weights
@@ -81,10 +95,6 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     tensors = {name: tensor.cpu() for name, tensor in weights(model) if first}
     if not first:
         return
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    with quiet():
+    with new_folder(folder) as part, quiet():
         bare(model).save_pretrained(part, state_dict=tensors)
         tokenizer.save_pretrained(part)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)

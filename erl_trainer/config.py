@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from erl_envs.options import check
+from erl_envs.policies.base import Thoughts
 from erl_envs.policies.nano import OPTIONS as NANO
 from erl_envs.policies.openai import DEFAULT_URL
 from erl_trainer.bounds import check_numbers
 
 Algo = Literal["erl", "grpo"]
 Preset = Literal["default", "paper"]
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 FREE = frozenset(
     {"token_budget", "logit_chunk", "concurrency", "checkpoint_every", "loggers"}
@@ -31,6 +34,10 @@ class Config:
         env_options: Its options; unless given `feedback` is transitions and `prompt_style`
             compact, and nano sees what it learnt to see.
         model: `nano`, a folder or a hub id.
+        thoughts: What becomes of earlier turns' thoughts in its prompts: `keep`, `strip`, or
+            `template`, what its chat template does. Where they are stripped an attempt is learnt
+            in several samples, each after what the model really read.
+        template: What its chat template is told beside the messages: `{"enable_thinking": false}`.
         train_split: Task set to train on, in a new random order each time through.
         eval_split: Task set to evaluate on.
         eval_tasks: Its first so many tasks; 0 takes all.
@@ -52,6 +59,9 @@ class Config:
         distill: How second attempts are internalized: `none`, `cross_entropy` (the paper), or
             `on_policy_kl` (its untested extension).
         distill_weight: Weight of that loss.
+        distill_mean: What it is a mean over: `second_attempts`, all of them, as the paper's
+            expectation has it; or `successes`, where one success weighs as much as fifty (the
+            curves of benchmarks/curves up to November 2026 are of this).
         second_policy_loss: Whether reflections and second attempts have a policy loss.
 
         temperature: Of attempts in training.
@@ -73,7 +83,11 @@ class Config:
         clip_low: PPO's clip below 1.
         clip_high: PPO's clip above 1.
         dual_clip: Greatest multiple of a negative advantage's loss; None for no bound.
-        kl_weight: Of the k3 divergence from the model before training.
+        kl_weight: Of the divergence from the model before training, of policy samples.
+        kl: How it is estimated: `k1`, `k2` or `k3` (the paper). Their gradients differ: see
+            `erl_trainer.losses.kl_penalty`.
+        kl_without_credit: Whether samples without credit have that term too; if so, weights move
+            even where in no group the rewards differ.
         importance_cap: Cap of the weight that corrects sampler for trainer; None for no weight.
         updates: `joint` learns a step's samples in one optimizer update; `staged` in three (first
             attempts; reflections and second attempts; internalization), as the paper's code does;
@@ -107,6 +121,8 @@ class Config:
     env: str = "frozenlake"
     env_options: Mapping[str, Any] = field(default_factory=dict)
     model: str = "nano"
+    thoughts: Literal["template", "keep", "strip"] = "template"
+    template: Mapping[str, Any] = field(default_factory=dict)
     train_split: str = "small-train"
     eval_split: str = "small-test"
     eval_tasks: int = 100
@@ -124,6 +140,7 @@ class Config:
     memory: Literal["none", "last", "retrieval"] = "last"
     distill: Literal["none", "cross_entropy", "on_policy_kl"] = "cross_entropy"
     distill_weight: float = 1.0
+    distill_mean: Literal["second_attempts", "successes"] = "second_attempts"
     second_policy_loss: bool = True
 
     temperature: float = 1.0
@@ -142,6 +159,8 @@ class Config:
     clip_high: float = 0.28
     dual_clip: float | None = None
     kl_weight: float = 0.0
+    kl: Literal["k1", "k2", "k3"] = "k3"
+    kl_without_credit: bool = True
     importance_cap: float | None = 2.0
     updates: Literal["joint", "staged"] = "joint"
     minibatches: int = 1
@@ -151,7 +170,7 @@ class Config:
     weight_decay: float = 0.01
     grad_clip: float = 1.0
     lora_rank: int = 0
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     gradient_checkpointing: bool = False
     token_budget: int = 2048
     logit_chunk: int = 4_096
@@ -195,6 +214,11 @@ class Config:
         """The environment's options, with the trainer's defaults."""
         usual = NANO.get(self.env, {}) if self.model == "nano" else {"prompt_style": "compact"}
         return {"feedback": "transitions", **usual, **self.env_options}
+
+    @property
+    def history(self) -> Thoughts | None:
+        """What becomes of earlier turns' thoughts; None for what the template does."""
+        return None if self.thoughts == "template" else self.thoughts
 
 
 GRPO: Mapping[str, Any] = {
@@ -269,4 +293,5 @@ def configure(preset: Preset, algo: Algo, **fields: Any) -> Config:
 
 def to_json(config: Config) -> dict[str, Any]:
     """The configuration as JSON, every field."""
-    return {**dataclasses.asdict(config), "env_options": dict(config.env_options)}
+    mappings = {name: dict(getattr(config, name)) for name in ("env_options", "template")}
+    return {**dataclasses.asdict(config), **mappings}

@@ -63,7 +63,7 @@ def collect(
         )  # y2 ~ π(·|x, Δ)
         for (trial, _), second in zip(again, seconds, strict=True):
             trial.second = second
-    policy, credit = stamp([s for t in trials for s in policy_samples(t, cfg)], cfg)
+    policy, credit = stamp([p for t in trials for p in policy_samples(t, cfg)], cfg)
     samples = [*policy, *(s for t in trials for s in distill_samples(t, cfg))]
     if cfg.updates == "staged":
         samples = [replace(s, update=STAGED[s.stage]) for s in samples]
@@ -91,54 +91,86 @@ def reflect(failed: Sequence[Trial], actor: Actor, memory: ReflectionMemory, cfg
         trial.reflection = reflection
 
 
-def policy_samples(trial: Trial, cfg: Config) -> Iterator[Sample]:
+def policy_samples(trial: Trial, cfg: Config) -> Iterator[list[Sample]]:
     """What a trial's policy loss learns: y1, and y2 and Δ, whose reward is y2's.
 
     An attempt that the environment failed has no reward: neither it nor what led to it is learnt.
+
+    Yields:
+        The samples of each: one, or one for each stretch of its conversation.
     """
     if trial.first.valid:
-        yield from sample(Stage.ATTEMPT_1, "policy", trial, trial.first.tokens, trial.first.reward)
+        first = trial.first
+        yield stretches(Stage.ATTEMPT_1, "policy", trial, first.tokens, first.reward, cfg)
     if trial.second and trial.second.valid and cfg.second_policy_loss:
         reward = trial.second.reward
         if trial.reflection and cfg.reflector == "policy":
-            yield from sample(Stage.REFLECTION, "policy", trial, trial.reflection.tokens, reward)
-        yield from sample(Stage.ATTEMPT_2, "policy", trial, trial.second.tokens, reward)
+            tokens = trial.reflection.tokens
+            yield stretches(Stage.REFLECTION, "policy", trial, tokens, reward, cfg)
+        yield stretches(Stage.ATTEMPT_2, "policy", trial, trial.second.tokens, reward, cfg)
 
 
 def distill_samples(trial: Trial, cfg: Config) -> Iterator[Sample]:
-    """What a successful second attempt teaches the policy that is not told Δ.
+    """What a second attempt teaches the policy that is not told Δ, weighted by its reward.
 
-    `cross_entropy`: y2 under y1's prompt, weighted by its reward (PAPER: -1(r2 > 0) log π(y2|x)
-    with RAFT). `on_policy_kl`: y1 with, as its teacher, the policy under y2's prompt.
+    `cross_entropy`: y2 under y1's prompt (PAPER: -1(r2 > 0) log π(y2|x) with RAFT). `on_policy_kl`:
+    y1 with, as its teacher, the policy under y2's prompt. One that failed weighs nothing, but the
+    mean is over it too, unless `distill_mean` is `successes`.
     """
     second = trial.second
-    if cfg.distill == "none" or second is None or not second.valid or second.reward <= 0:
+    if cfg.distill == "none" or second is None or not second.valid:
         return
-    y1, y2 = trial.first.tokens, second.tokens
-    if y1 is None or y2 is None or not (any(y1.sampled) and any(y2.sampled)):
+    if cfg.distill_mean == "successes" and second.reward <= 0:
+        return
+    weight = max(second.reward, 0.0)
+    y1, y2 = answered(trial.first.tokens), answered(second.tokens)
+    if not (y1 and y2):
         return
     if cfg.distill == "cross_entropy":
-        told = swap_prompt(y2, y1)
-        for s in sample(Stage.DISTILL, "imitate", trial, told, second.reward):
-            yield replace(s, advantage=second.reward)
+        told = [swap_prompt(part, y1[0], y2[0]) for part in y2]
+        for s in stretches(Stage.DISTILL, "imitate", trial, told, second.reward, cfg):
+            yield replace(s, advantage=weight)
     else:
-        teacher = up_to_last_sampled(swap_prompt(y1, y2))
-        for s in sample(Stage.DISTILL, "match", trial, y1, second.reward):
+        teachers = [up_to_last_sampled(swap_prompt(part, y2[0], y1[0])) for part in y1]
+        matched = stretches(Stage.DISTILL, "match", trial, y1, second.reward, cfg)
+        for s, teacher in zip(matched, teachers, strict=True):
             yield replace(
                 s,
-                advantage=second.reward,
+                advantage=weight,
                 teacher_ids=teacher.ids,
                 teacher_sampled=teacher.sampled,
             )
 
 
-def swap_prompt(tokens: Tokens, other: Tokens) -> Tokens:
-    """The same later ids after the other's prompt (all ids before the first sampled one)."""
-    cut, start = tokens.sampled.index(True), other.sampled.index(True)
+def swap_prompt(part: Tokens, other: Tokens, first: Tokens | None = None) -> Tokens:
+    """A stretch of a conversation as if that had begun with the other's prompt.
+
+    A prompt is all ids before the first sampled one. A later stretch holds the first one's prompt
+    up to where its history begins: the rest of that, which opens the first answer, is the end of
+    both prompts, and stays away in both.
+
+    Args:
+        part: The stretch; every id after the prompt stays.
+        other: The first stretch of a conversation with the other prompt.
+        first: The first stretch of the conversation; None if that is `part`.
+
+    Raises:
+        ValueError: The stretch does not hold the prompt: its template writes another each time.
+    """
+    first = first or part
+    cut, start = first.sampled.index(True), other.sampled.index(True)
+    pairs = enumerate(zip(part.ids, first.ids[:cut], strict=False))
+    held = next((place for place, (one, two) in pairs if one != two), min(len(part.ids), cut))
+    kept = start - (cut - held)
+    if kept < 0 or list(other.ids[kept:start]) != list(first.ids[held:cut]):
+        raise ValueError(
+            "an attempt's prompt is not told again as it was, so that it cannot be swapped: "
+            "set thoughts to 'keep', or distill to 'none'"
+        )
     return Tokens(
-        [*other.ids[:start], *tokens.ids[cut:]],
-        [*other.sampled[:start], *tokens.sampled[cut:]],
-        [*other.logprobs[:start], *tokens.logprobs[cut:]],
+        [*other.ids[:kept], *part.ids[held:]],
+        [*other.sampled[:kept], *part.sampled[held:]],
+        [*other.logprobs[:kept], *part.logprobs[held:]],
     )
 
 
@@ -148,34 +180,57 @@ def up_to_last_sampled(tokens: Tokens) -> Tokens:
     return Tokens(tokens.ids[:end], tokens.sampled[:end], tokens.logprobs[:end])
 
 
-def sample(
-    stage: Stage, kind: Kind, trial: Trial, tokens: Tokens | None, reward: float
-) -> Iterator[Sample]:
-    """The sample of these tokens; none where a policy that keeps no tokens made them."""
-    if tokens is not None and any(tokens.sampled):
-        tokens = up_to_last_sampled(tokens)
-        yield Sample(
+def answered(tokens: Sequence[Tokens]) -> list[Tokens]:
+    """The stretches in which anything was sampled."""
+    return [part for part in tokens if any(part.sampled)]
+
+
+def stretches(
+    stage: Stage, kind: Kind, trial: Trial, tokens: Sequence[Tokens], reward: float, cfg: Config
+) -> list[Sample]:
+    """A sample of each stretch; none where a policy that keeps no tokens made them.
+
+    Every token that was sampled is learnt once, after the ids that the policy really read.
+    """
+    parts = [up_to_last_sampled(part) for part in answered(tokens)]
+    return [
+        Sample(
             stage=stage,
             task=trial.job.task.id,
             kind=kind,
-            ids=tokens.ids,
-            sampled=tokens.sampled,
-            logprobs=tokens.logprobs,
+            ids=part.ids,
+            sampled=part.sampled,
+            logprobs=part.logprobs,
             reward=reward,
+            temperature=cfg.reflect_temperature if stage == Stage.REFLECTION else cfg.temperature,
+            share=1 / len(parts),
         )
+        for part in parts
+    ]
 
 
-def stamp(samples: Sequence[Sample], cfg: Config) -> tuple[list[Sample], Credit]:
-    """Give each sample the advantage over its group: the same task's samples of the same stage."""
+def stamp(played: Sequence[Sequence[Sample]], cfg: Config) -> tuple[list[Sample], Credit]:
+    """Give each attempt the advantage over its group: the same task's of the same stage.
+
+    Args:
+        played: The samples of each attempt or reflection; all of them get its advantage.
+        cfg: How credit is given.
+    """
+    parts = [samples for samples in played if samples]
     credit = advantages(
-        [s.reward for s in samples],
-        groups=[(s.task, s.stage) for s in samples],
-        pools=[s.stage for s in samples],
+        [s.reward for s, *_ in parts],
+        groups=[(s.task, s.stage) for s, *_ in parts],
+        pools=[s.stage for s, *_ in parts],
         kind=cfg.advantage,
         small_group=cfg.small_group,
         min_group=cfg.min_group,
     )
-    return [replace(s, advantage=a) for s, a in zip(samples, credit.values, strict=True)], credit
+    stamped = [
+        replace(s, advantage=advantage)
+        for samples, advantage in zip(parts, credit.values, strict=True)
+        for s in samples
+    ]
+    return stamped, credit
 
 
 def lessons(trials: Sequence[Trial], cfg: Config) -> Iterator[Lesson]:

@@ -102,12 +102,16 @@ def bare(model: Any) -> Any:
 
 
 def logprobs(
-    head: nn.Module, hidden_ND: torch.Tensor, target_N: torch.Tensor, temperature: float = 1.0
+    head: nn.Module,
+    hidden_ND: torch.Tensor,
+    target_N: torch.Tensor,
+    temperature_N: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, ...]:
-    """Log-probabilities (nats) of the targets: at temperature 1, and at `temperature`."""
+    """Log-probabilities (nats) of the targets, each at its temperature; None is 1 for all."""
     logits_NV = wide(head(hidden_ND))
-    logp_N = _of(logits_NV, target_N)
-    return logp_N, logp_N if temperature == 1 else _of(logits_NV / temperature, target_N)
+    if temperature_N is not None:
+        logits_NV = logits_NV / temperature_N[:, None]
+    return (logits_NV.gather(1, target_N[:, None])[:, 0] - logits_NV.logsumexp(-1),)
 
 
 def hidden(head: nn.Module, hidden_ND: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -127,7 +131,3 @@ def divergences(
 def wide(tensor: torch.Tensor) -> torch.Tensor:
     """At least float32: sums over a vocabulary lose too much below."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _of(logits_NV: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
-    return logits_NV.gather(1, target_N[:, None])[:, 0] - logits_NV.logsumexp(-1)

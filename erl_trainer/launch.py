@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from erl_envs.arguments import FAILED, OK
-from erl_envs.files import read_json, write_whole
+from erl_envs.arguments import FAILED, OK, tell
+from erl_envs.files import WriteError, read_json, write_whole
 from erl_envs.policies import PolicyError, nano
 from erl_envs.policies.local import context_length
 from erl_envs.policies.transformers import load as load_model
 from erl_envs.policies.transformers import revision
+from erl_envs.secrets import redact_json
 from erl_trainer import checkpoint
 from erl_trainer.config import FREE, Config, to_json
 from erl_trainer.context import check_context, needed_context
 from erl_trainer.metrics import check_loggers, read_lines
 from erl_trainer.origin import ORIGIN, check_origin, origin
-from erl_trainer.processes import is_first, join
+from erl_trainer.processes import failing_together, holding, is_first, join
 from erl_trainer.sync import StaleSampler
 from erl_trainer.train import STOPS, Run, train
 from erl_trainer.types import DONE, STOPPED
@@ -50,11 +50,25 @@ def start(
 
     Raises:
         ValueError: The configuration, the folder or a checkpoint is not usable; one line.
+        InUse: Another run's process writes the folder.
+        WriteError: The folder cannot be written; what it holds can be gone on with.
     """
     join()  # whoever was launched with this one is known from here on
     if not is_first():
         say = progress = _say_nothing
-    written = json.loads(json.dumps({**names, **to_json(config)}))
+    with holding(out):
+        return _start(config, names, out, resume, say, progress)
+
+
+def _start(
+    config: Config,
+    names: Mapping[str, str],
+    out: Path,
+    resume: bool,
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> int:
+    written = redact_json(json.loads(json.dumps({**names, **to_json(config)})))
     check_folder(written, out, resume)
     check_loggers(config.loggers)
     found = held_checkpoint(out) if resume else None
@@ -72,10 +86,10 @@ def start(
         raise ValueError(f"cannot sample with backend {config.backend}: {failure}") from failure
     try:
         check_context(config, run.sampler.policy.context, needed)
-        if is_first():  # nothing is written before all of the above is known to work
-            out.mkdir(parents=True, exist_ok=True)
-            write_whole(out / ORIGIN, json.dumps(made_of, indent=1) + "\n")
-            write_whole(out / "config.json", json.dumps(written, indent=1) + "\n")
+        with failing_together(WriteError):
+            if is_first():  # nothing is written before all of the above is known to work
+                write_whole(out / ORIGIN, json.dumps(made_of, indent=1) + "\n")
+                write_whole(out / "config.json", json.dumps(written, indent=1) + "\n")
         if state is not None:
             run.load(state)
             say(f"going on from step {run.step}")
@@ -87,10 +101,7 @@ def start(
             write_whole(out / STOPPED, json.dumps(done) + "\n")
             saved = checkpoint.latest(out / "checkpoints")
             goes_on = f"from {saved}" if saved else "from the beginning"
-            print(
-                f"stopped at step {run.step}: {failure}; --resume goes on {goes_on}",
-                file=sys.stderr,
-            )
+            tell(f"stopped at step {run.step}: {failure}; --resume goes on {goes_on}")
         return FAILED
     finally:
         run.sampler.policy.close()
@@ -110,7 +121,7 @@ def held_checkpoint(out: Path) -> Path | None:
     found = checkpoint.latest(out / "checkpoints")
     if found is None and (out / "config.json").exists():
         held = read_json(out / "config.json")
-        done = max((line["step"] for _, line in read_lines(out / "metrics.jsonl")), default=0)
+        done = max((line["step"] for line in read_lines(out / "metrics.jsonl")), default=0)
         # a step's line is written before its checkpoint: one step may be ahead
         if done > held["checkpoint_every"] or (out / DONE).exists():
             raise ValueError(f"{out} holds {done} steps but no checkpoint; give another --out")
@@ -127,7 +138,8 @@ def check_folder(written: Mapping[str, Any], out: Path, resume: bool) -> None:
     if path.exists():
         if not resume:
             raise ValueError(f"{out} holds a run; go on with it by --resume, or give another --out")
-        held = read_json(path)
+        # a field that is younger than the run was what its default is
+        held = redact_json({**to_json(Config()), **read_json(path)})
         free = {"steps", *FREE}  # more steps are the same run
         for name in sorted(set(written) - free):
             if held.get(name) != written[name]:

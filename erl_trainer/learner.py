@@ -17,7 +17,7 @@ from erl_envs.policies.local import context_length
 from erl_trainer.batching import MicroBatch, micro_batches
 from erl_trainer.config import Config
 from erl_trainer.forward import Scorer, bare, logprobs
-from erl_trainer.objective import Objective, Old, Size
+from erl_trainer.objective import Objective, Size
 from erl_trainer.optimizer import MasterAdamW
 from erl_trainer.processes import gather, join, rank_and_size
 from erl_trainer.types import Kind, NotFinite, Sample, sampled_ids, task_names
@@ -86,7 +86,9 @@ class Learner:
     def update(self, samples: Sequence[Sample]) -> Metrics:
         """Learn all samples: in one optimizer update, or in `minibatches` random parts.
 
-        Where no sample has credit there is no optimizer update: its momentum would move weights.
+        Where no sample has anything to learn from there is no optimizer update: its momentum would
+        move weights. A policy sample without credit still has its KL term, where there is one and
+        `kl_without_credit` is on.
 
         Args:
             samples: The same on every process.
@@ -122,7 +124,7 @@ class Learner:
         """
         ids_T = torch.tensor(ids, device=self._device)
         at_N = torch.arange(len(ids) - 1, device=self._device)
-        logp_N, _ = self._scorer(ids_T[None], at_N, logprobs, ids_T[1:])
+        (logp_N,) = self._scorer(ids_T[None], at_N, logprobs, ids_T[1:])
         if hasattr(self._scorer, "reshard"):
             # no backward pass follows, which would give up the whole weights
             self._scorer.reshard()
@@ -158,7 +160,9 @@ class Learner:
 
     def _has_credit(self, sample: Sample) -> bool:
         if sample.kind == "policy":
-            return sample.advantage != 0 or self._config.kl_weight > 0
+            return sample.advantage != 0 or (
+                self._config.kl_weight > 0 and self._config.kl_without_credit
+            )
         return sample.advantage * self._config.distill_weight != 0
 
     def _plan(self, samples: Sequence[Sample]) -> Plan:
@@ -167,10 +171,11 @@ class Learner:
             given = [s for s in samples if s.kind == kind]
             credited = [s for s in given if self._has_credit(s)]
             batches += micro_batches(credited, kind, budget, self._pad_id, self._device)
-            sizes[kind] = Size(len(given), _tokens(given), _tokens(credited))
+            sequences = sum(s.share for s in given)
+            sizes[kind] = Size(sequences, _tokens(given), _tokens(credited))
         return Plan(batches, sizes)
 
-    def _step(self, plan: Plan, olds: Sequence[Old | None]) -> Metrics:
+    def _step(self, plan: Plan, olds: Sequence[torch.Tensor | None]) -> Metrics:
         if not plan.batches:
             return {"tokens": 0.0, "updates": 0.0, "skipped": 1.0}
         sums: Counter[str] = Counter()

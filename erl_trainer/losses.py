@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 
 Aggregation = Literal["token_mean", "seq_mean_token_sum", "constant"]
+Estimator = Literal["k1", "k2", "k3"]
 
 
 class PolicyLoss(NamedTuple):
@@ -61,7 +62,8 @@ def importance_weight(
     """What corrects tokens that others sampled: min(π_trainer / π_sampler, cap), detached.
 
     Truncated importance sampling (Ionides 2008), for sampler and trainer that round differently
-    (Yao 2025), and for the updates since, where a step's are staged.
+    (Yao 2025), and for the updates since, where a step's are staged. Both are at the temperature
+    that the token was sampled at: at another one the ratio is not that of what was sampled.
 
     Args:
         trainer_logp_N: Log-probabilities (nats) by the trainer, before the batch's first update.
@@ -71,15 +73,29 @@ def importance_weight(
     return (trainer_logp_N - sampler_logp_N).detach().exp().clamp(max=cap)
 
 
-def k3(logp_N: torch.Tensor, reference_logp_N: torch.Tensor) -> torch.Tensor:
-    """An estimate of KL(π ‖ reference) on tokens of π, never negative (k3, Schulman 2020).
+def kl_penalty(
+    estimator: Estimator, logp_N: torch.Tensor, reference_logp_N: torch.Tensor
+) -> torch.Tensor:
+    """Estimate KL(π ‖ reference) on tokens of π (Schulman 2020), as a loss to differentiate.
+
+    On tokens that π sampled, k1 and k3 have the divergence as their mean; k2 nearly. As losses
+    they are not alike, for the gradient does not see how the tokens were drawn. With r =
+    reference / π, a token's gradient is a multiple of the score ∇log π:
+
+    - `k1`, -log r: 1; its mean is zero, so it restrains nothing.
+    - `k2`, (log r)² / 2: -log r; its mean is the gradient of KL(π ‖ reference).
+    - `k3`, r - 1 - log r, never negative: 1 - r; its mean is the gradient of KL(reference ‖ π),
+      which asks π to cover the reference. The paper's code and most trainers take it.
 
     Args:
+        estimator: Which.
         logp_N: Log-probabilities (nats) under π.
         reference_logp_N: The same under the reference; no gradient.
     """
     gap_N = reference_logp_N - logp_N
-    return gap_N.exp() - gap_N - 1
+    if estimator == "k1":
+        return -gap_N
+    return gap_N.square() / 2 if estimator == "k2" else gap_N.exp() - gap_N - 1
 
 
 def imitation_loss(logp_N: torch.Tensor, weight_N: torch.Tensor) -> torch.Tensor:
@@ -101,7 +117,7 @@ def divergence(teacher_logits_NV: torch.Tensor, logits_NV: torch.Tensor) -> torc
     return (teacher_NV.exp() * (teacher_NV - logits_NV.log_softmax(-1))).sum(-1)
 
 
-def token_weight(aggregation: Aggregation, tokens: int, sequences: int, constant: int) -> float:
+def token_weight(aggregation: Aggregation, tokens: int, sequences: float, constant: int) -> float:
     """What each token's loss counts in the batch's.
 
     `token_mean`: a mean over tokens (DAPO, Yu 2025). `seq_mean_token_sum`: a mean over sequences
@@ -111,7 +127,7 @@ def token_weight(aggregation: Aggregation, tokens: int, sequences: int, constant
     Args:
         aggregation: Which.
         tokens: Of the whole batch, all micro-batches and processes; 1 or more.
-        sequences: Of the whole batch; 1 or more.
+        sequences: Of the whole batch, a part of an attempt's as a part; above 0.
         constant: Divisor of `constant`.
     """
     if aggregation == "token_mean":

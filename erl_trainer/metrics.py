@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from erl_envs.core import Attempt
 from erl_envs.extras import missing_extra
-from erl_envs.files import write_whole
+from erl_envs.files import Lines, keep_lines, writing
+from erl_envs.secrets import redact_json
 from erl_trainer.config import Config, to_json
 from erl_trainer.types import DONE, STOPPED, Sample, Trial, sampled_ids
 
@@ -72,31 +74,47 @@ class Log:
     """A JSON-lines file that a resumed run goes on with, from the checkpoint's step."""
 
     def __init__(self, path: Path, step: int) -> None:
-        """Drop what was written after `step`; a line cut off by a crash goes too."""
-        kept = [text + "\n" for text, line in read_lines(path) if line["step"] <= step]
-        write_whole(path, "".join(kept))
-        self._file = path.open("a", encoding="utf-8")
+        """Drop what was written after `step`; a line cut off by a crash goes too.
+
+        Raises:
+            WriteError: The disk refuses.
+        """
+        if path.exists():
+            keep_lines(path, [line["step"] <= step for line in read_lines(path)])
+        self._lines = Lines(path)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Append a line."""
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._file.flush()
+        """Append a line.
+
+        Raises:
+            WriteError: The disk refuses.
+        """
+        self._lines.write(json.dumps(line, ensure_ascii=False))
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._lines.close()
 
 
-def read_lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Each line and what it holds, up to one that a crash cut off."""
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """What each line holds, up to one that a crash cut off."""
     if not path.exists():
         return
     # texts may hold other characters that end a line to `splitlines`
-    for text in path.read_text(encoding="utf-8").split("\n"):
-        try:
-            yield text, json.loads(text)
-        except json.JSONDecodeError:
-            return
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        for text in file:
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                return
+            if text.endswith("\n"):
+                yield line
+
+
+def _print_no_failed_write(args: threading.ExceptHookArgs) -> None:
+    """Print what ends a thread, unless TensorBoard tells it once more where it is written to."""
+    if not isinstance(args.exc_value, OSError) or "tensorboard" not in type(args.thread).__module__:
+        threading.__excepthook__(args)
 
 
 class Trackers:
@@ -111,12 +129,15 @@ class Trackers:
             ValueError: One is not installed; the message says how to install it.
         """
         self._tensorboard: Any = None
+        self._folder = folder / "tensorboard"
         self._runs: list[Any] = []
         for name in names:
             if name == "tensorboard":
-                self._tensorboard = _logger(name).SummaryWriter(
-                    str(folder / "tensorboard"), purge_step=step
-                )
+                threading.excepthook = _print_no_failed_write
+                with writing(self._folder):
+                    self._tensorboard = _logger(name).SummaryWriter(
+                        str(self._folder), purge_step=step
+                    )
             else:
                 module = _logger(name)
                 module.init(project="erl", name=folder.name, config=dict(config))
@@ -125,15 +146,17 @@ class Trackers:
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Hand on a step's numbers."""
         if self._tensorboard is not None:
-            for name, value in metrics.items():
-                self._tensorboard.add_scalar(name, value, step)
+            with writing(self._folder):
+                for name, value in metrics.items():
+                    self._tensorboard.add_scalar(name, value, step)
         for run in self._runs:
             run.log(dict(metrics), step=step)
 
     def close(self) -> None:
         """End them."""
         if self._tensorboard is not None:
-            self._tensorboard.close()
+            with writing(self._folder):
+                self._tensorboard.close()
         for run in self._runs:
             run.finish()
 
@@ -159,7 +182,9 @@ class Writer:
         self._tokenizer, self._every = tokenizer, config.sample_every
         self._metrics = Log(folder / "metrics.jsonl", measured)
         self._samples = Log(folder / "samples.jsonl", sampled)
-        self._trackers = Trackers(config.loggers, folder, to_json(config), measured + 1)
+        self._trackers = Trackers(
+            config.loggers, folder, redact_json(to_json(config)), measured + 1
+        )
 
     def metrics(self, step: int, line: Mapping[str, float]) -> None:
         """Write a step's numbers."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from erl_envs.extras import missing_extra
+from erl_envs.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,9 +139,14 @@ def add_legend(figure: Figure, entry: float = 2.1) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write it as PNG and SVG; the same figure gives the same bytes."""
-    figure.savefig(path.with_suffix(".png"), metadata={"Software": None})
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+    """Write it as PNG and SVG; the same figure gives the same bytes.
+
+    Raises:
+        WriteError: The disk refuses; what was there still is.
+    """
+    for kind, told in (("png", ("Software",)), ("svg", ("Date", "Creator"))):
+        with replacing(path.with_suffix(f".{kind}")) as part:
+            figure.savefig(part, format=kind, metadata=dict.fromkeys(told))
 
 
 def _heights(line: Any) -> list[float]:

@@ -6,8 +6,12 @@ import atexit
 import gc
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
+
+from erl_envs.files import WriteError
+from erl_envs.locks import hold
 
 T = TypeVar("T")
 
@@ -54,6 +58,22 @@ def rank_and_size() -> tuple[int, int]:
 def is_first() -> bool:
     """Whether this is the process that writes files and tells a person."""
     return rank_and_size()[0] == 0
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Hold a folder (`erl_envs.locks.hold`): the first process does, for all.
+
+    Raises:
+        InUse: Another run's process holds it.
+        ValueError: It is no folder.
+        WriteError: It cannot be written.
+    """
+    with ExitStack() as held:
+        with failing_together(ValueError, WriteError):
+            if is_first():
+                held.enter_context(hold(folder))
+        yield
 
 
 def share(items: Sequence[T]) -> list[T]:

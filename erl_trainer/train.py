@@ -19,7 +19,7 @@ import numpy as np
 
 from erl_envs import policies, tasks
 from erl_envs.core import Task, digest
-from erl_envs.files import write_whole
+from erl_envs.files import WriteError, write_whole
 from erl_envs.policies.base import PolicyError, Sampling
 from erl_envs.rollout import EnvPool, Job, Player
 from erl_trainer import checkpoint
@@ -31,7 +31,7 @@ from erl_trainer.failures import TooManyFailures, check_failures, reasons
 from erl_trainer.learner import Learner, merge
 from erl_trainer.memory import load_memory
 from erl_trainer.metrics import Writer, describe, mean
-from erl_trainer.processes import gather, is_first
+from erl_trainer.processes import failing_together, gather, is_first
 from erl_trainer.sync import StaleSampler, load_sampler, verify
 from erl_trainer.types import (
     DONE,
@@ -229,10 +229,14 @@ def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], N
 
     Raises:
         RuntimeError: One of `STOPS`. What was learnt is in a checkpoint, unless it broke the model.
+        WriteError: The folder cannot be written; the latest checkpoint can be gone on from.
     """
     cfg, folder = run.config, run.folder
     told = run.step if run.line is None else run.step - 1
-    writer = Writer(folder, cfg, run.tokenizer, told, run.step) if is_first() else None
+    writer: Writer | None = None
+    with failing_together(WriteError):
+        if is_first():
+            writer = Writer(folder, cfg, run.tokenizer, told, run.step)
     try:
         while run.line is not None or run.step < cfg.steps:
             progress(run.step, cfg.steps)
@@ -247,16 +251,18 @@ def train(run: Run, say: Callable[[str], None], progress: Callable[[int, int], N
                 raise
             if run.step:  # what is measured before training is not its time
                 run.totals["time/wall"] += time.perf_counter() - began
-            if writer and line:
-                writer.metrics(run.step, {**line, **run.totals})
-            run.line = None
-            if run.step == cfg.steps or (run.step and run.step % cfg.checkpoint_every == 0):
-                run.save()
+            with failing_together(WriteError):
+                if writer and line:
+                    writer.metrics(run.step, {**line, **run.totals})
+                run.line = None
+                if run.step == cfg.steps or (run.step and run.step % cfg.checkpoint_every == 0):
+                    run.save()
         progress(run.step, cfg.steps)
-        checkpoint.save_model(run.learner.model, run.tokenizer, folder / "model")
-        if writer:
-            done = {"reason": StopReason.STEPS, "step": run.step}
-            write_whole(folder / DONE, json.dumps(done) + "\n")
+        with failing_together(WriteError):
+            checkpoint.save_model(run.learner.model, run.tokenizer, folder / "model")
+            if writer:
+                done = {"reason": StopReason.STEPS, "step": run.step}
+                write_whole(folder / DONE, json.dumps(done) + "\n")
     finally:
         if writer:
             writer.close()
@@ -267,11 +273,13 @@ def _advance(run: Run, writer: Writer | None, say: Callable[[str], None]) -> dic
 
     Raises:
         RuntimeError: One of `STOPS`.
+        WriteError: The samples cannot be written.
     """
     if run.line is None:
         collected = run.train_step()
-        if writer:
-            writer.samples(run.step, collected.samples)
+        with failing_together(WriteError):
+            if writer:
+                writer.samples(run.step, collected.samples)
         if not any(collected.credit.values):
             say(f"step {run.step}: in no group do the rewards differ")
     line = run.line or {}

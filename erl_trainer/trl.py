@@ -70,8 +70,9 @@ class ErlRollout:
             "temperature": config.temperature,
         }
         self.step: Step | None = None
-        self._text = TextRollout(self.rows, config.max_tokens, config.concurrency)
-        self._judge = TextRollout(self.eval_rows, config.max_tokens, config.concurrency)
+        played = (config.max_tokens, config.concurrency, config.template)
+        self._text = TextRollout(self.rows, *played)
+        self._judge = TextRollout(self.eval_rows, *played)
         self._pool = EnvPool({config.env: config.options})
 
     def __call__(self, prompts: Sequence[Sequence[Message]], trainer: Any) -> dict[str, Any]:
@@ -157,6 +158,10 @@ def check(config: Config) -> None:
     """
     distills = config.distill != "none"
     for cannot, why in (
+        (
+            config.thoughts == "strip",
+            "without its earlier thoughts an attempt is several: TRL takes one sequence an attempt",
+        ),
         (config.distill == "on_policy_kl", "distill 'on_policy_kl' needs a teacher's logits"),
         (config.updates != "joint", "updates 'staged' need three optimizer steps"),
         (config.minibatches > 1, "minibatches are GRPOConfig's affair"),
@@ -212,9 +217,8 @@ def scales(samples: Sequence[Sample], config: Config) -> Mapping[Kind, float]:
     found: dict[Kind, float] = {}
     for kind in {kind for kind, _ in counts}:
         own = [tokens for k, tokens in counts if k == kind]
-        if kind == "policy":
-            each = token_weight(config.aggregation, sum(own), len(own), config.constant)
-        else:
-            each = config.distill_weight / sum(own)
+        each = token_weight(config.aggregation, sum(own), len(own), config.constant)
+        if kind != "policy":
+            each *= config.distill_weight
         found[kind] = each * everything
     return found

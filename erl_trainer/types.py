@@ -88,7 +88,7 @@ class BrokenWeights(NotFinite):
 
 @dataclass(frozen=True)
 class Sample:
-    """One token sequence to learn from.
+    """One token sequence to learn from: an attempt's or a reflection's, or a stretch of it.
 
     Attributes:
         stage: Where it comes from; the learner does not look.
@@ -96,9 +96,12 @@ class Sample:
         kind: How it is learnt from.
         ids: Token ids, prompts and answers.
         sampled: For each id, whether the policy sampled it: only those are learnt.
-        logprobs: For each id, the sampler's log-probability (nats, temperature 1), else 0.
+        logprobs: For each id, the sampler's log-probability (nats, at `temperature`), else 0.
         reward: What it earned.
         advantage: Credit of every sampled token; the weight of an imitated one.
+        temperature: What it was sampled at; the policy loss compares policies at this one.
+        share: What it counts where sequences are counted: 1, or its part of an attempt that has
+            several stretches.
         update: Which of the step's optimizer updates learns it, from 0.
         teacher_ids: Of a `match` sample, the same sampled ids after the teacher's prompts.
         teacher_sampled: For each teacher id, whether it is one of those.
@@ -112,6 +115,8 @@ class Sample:
     logprobs: Sequence[float]
     reward: float
     advantage: float = 0.0
+    temperature: float = 1.0
+    share: float = 1.0
     update: int = 0
     teacher_ids: Sequence[int] = ()
     teacher_sampled: Sequence[bool] = ()

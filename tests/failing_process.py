@@ -25,7 +25,9 @@ def fail(*args: Any) -> Any:
 
 def tell_threads() -> None:
     """What of the group is left at the very end (Linux tells)."""
-    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    names = [
+        path.read_text(encoding="utf-8").strip() for path in Path("/proc/self/task").glob("*/comm")
+    ]
     print(f"left of gloo: {[name for name in names if 'gloo' in name]}", file=sys.stderr)
 
 

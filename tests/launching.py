@@ -25,7 +25,7 @@ def together(arguments: Sequence[str], count: int = 2, code: int = 0) -> list[st
             [sys.executable, *arguments],
             env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         for rank in range(count)
     ]

@@ -191,7 +191,7 @@ def test_what_is_within_the_bounds_is_played() -> None:
 
 def test_random_s_value_counts_no_turns() -> None:
     env = HotpotQA(max_turns=10**30)
-    env.reset(options={"task": {**QA, "question": "Is Ann there } ?"}})
+    env.reset(options={"task": {**QA, "question": "Is Ann there now }"}})
     # four words are sure to be boxed at some time, one of them rightly; the brace never is
     assert env.reference().random == pytest.approx(1 / 4)
     env.reset(options={"task": {**QA, "question": "}"}})

@@ -154,7 +154,7 @@ def test_render_gives_the_board_alone(name: str) -> None:
 
 
 def test_the_documented_environment_passes_and_is_short() -> None:
-    page = (ROOT / "docs/new-environment.md").read_text()
+    page = (ROOT / "docs/new-environment.md").read_text(encoding="utf-8")
     code = re.findall(r"```python\n(.*?)```\n\nWhat", page, re.DOTALL)[0]
     assert len(code.splitlines()) < 60
     exec(compile(code, "docs/new-environment.md", "exec"), {"__name__": "docs"})

@@ -205,10 +205,10 @@ class TestGrid:
             grid_of({**GRID, **change})
 
     def test_a_broken_file(self, tmp_path: Path) -> None:
-        (tmp_path / "grid.json").write_text("{")
+        (tmp_path / "grid.json").write_text("{", encoding="utf-8")
         with pytest.raises(ValueError, match="cannot read the grid"):
             read_grid(tmp_path / "grid.json")
-        (tmp_path / "grid.json").write_text("[1]")
+        (tmp_path / "grid.json").write_text("[1]", encoding="utf-8")
         with pytest.raises(ValueError, match="it must be an object in the grid, got"):
             read_grid(tmp_path / "grid.json")
 
@@ -228,9 +228,11 @@ class TestRunner:
     def test_all_run_with_one_thread(self, tmp_path: Path) -> None:
         assert runner.run_all(self.grid.runs, tmp_path, 2, silent, fake) == []
         for run in self.grid.runs:
-            config = json.loads((tmp_path / run.folder / "grid-config.json").read_text())
+            config = json.loads(
+                (tmp_path / run.folder / "grid-config.json").read_text(encoding="utf-8")
+            )
             assert config["seed"] == run.seed and config["preset"] == "default"
-            assert "began 1" in (tmp_path / run.folder / "log.txt").read_text()
+            assert "began 1" in (tmp_path / run.folder / "log.txt").read_text(encoding="utf-8")
 
     def test_finished_runs_are_not_run_again(self, tmp_path: Path) -> None:
         runner.run_all(self.grid.runs, tmp_path, 2, silent, fake)
@@ -272,12 +274,12 @@ class TestRunner:
             return [sys.executable, "-c", f"{code}; time.sleep(600)"]
 
         def interrupt(ended: int, total: int, work: float, title: str | None) -> None:
-            if started.exists() and started.read_text():
+            if started.exists() and started.read_text(encoding="utf-8"):
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             runner.run_all(self.grid.runs[:1], tmp_path, 1, interrupt, endless)
-        assert not Path("/proc", started.read_text()).exists()
+        assert not Path("/proc", started.read_text(encoding="utf-8")).exists()
 
     def test_another_configuration_is_refused(self, tmp_path: Path) -> None:
         runner.run_all(self.grid.runs[:1], tmp_path, 1, silent, fake)
@@ -289,7 +291,7 @@ class TestRunner:
     def test_work_done_counts_steps_of_runs_under_way(self, tmp_path: Path) -> None:
         folder = tmp_path / self.grid.runs[0].folder
         folder.mkdir(parents=True)
-        (folder / "metrics.jsonl").write_text('{"step": 4}\n{"step": 5}\n')
+        (folder / "metrics.jsonl").write_text('{"step": 4}\n{"step": 5}\n', encoding="utf-8")
         assert runner._begun(self.grid.runs[:2], tmp_path) == 0.5  # of 10 steps
 
 
@@ -304,10 +306,12 @@ class TestResults:
     def folder(self, tmp_path: Path, lines: Sequence[str], ended: bool = True) -> Path:
         folder = tmp_path / GRID_RUN.folder
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps(dict(GRID_RUN.config) | {"top_p": 1.0}))
-        (folder / "metrics.jsonl").write_text("\n".join(lines))
+        (folder / "config.json").write_text(
+            json.dumps(dict(GRID_RUN.config) | {"top_p": 1.0}), encoding="utf-8"
+        )
+        (folder / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
         if ended:
-            (folder / "done.json").write_text('{"reason": "steps", "step": 2}')
+            (folder / "done.json").write_text('{"reason": "steps", "step": 2}', encoding="utf-8")
         return folder
 
     def test_a_run_is_read(self, tmp_path: Path) -> None:
@@ -351,7 +355,7 @@ class TestResults:
         before = grid_results(record(seed=0), record("GRPO", seed=1, ended=None))
         results.write(before, tmp_path / "results.json")
         assert results.read(tmp_path / "results.json") == before
-        text = json.loads((tmp_path / "results.json").read_text())
+        text = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
         assert text["config"] == {"algo": "erl"}  # what all share is told once
         assert [run["config"] for run in text["runs"]] == [{"seed": 0}, {"seed": 1}]
 
@@ -369,7 +373,7 @@ class TestResults:
         part = tmp_path / "part"
         folder = self.folder(part, ['{"step": 0, "eval/reward": 0.1}'], ended=False)
         assert results.collect(grid, part, first) == first
-        (folder / "done.json").write_text('{"reason": "steps", "step": 2}')
+        (folder / "done.json").write_text('{"reason": "steps", "step": 2}', encoding="utf-8")
         assert results.collect(grid, part, first).records[0].final == 0.1
         # a run with another configuration is another run
         other = grid_of(
@@ -390,13 +394,15 @@ class TestResults:
             folder = tmp_path / run.folder
             folder.mkdir(parents=True)
             whole = {**to_json(configure("default", run.config["algo"])), **run.config}
-            (folder / "config.json").write_text(json.dumps(whole))
+            (folder / "config.json").write_text(json.dumps(whole), encoding="utf-8")
             if its:
-                (folder / "origin.json").write_text(json.dumps(its))
+                (folder / "origin.json").write_text(json.dumps(its), encoding="utf-8")
         told = f"{runs[1].title} and {runs[2].title} have a different model of the same"
         with pytest.raises(ValueError, match=told):
             results.collect(grid, tmp_path)
-        (tmp_path / runs[2].folder / "origin.json").write_text(json.dumps(made_of))
+        (tmp_path / runs[2].folder / "origin.json").write_text(
+            json.dumps(made_of), encoding="utf-8"
+        )
         found = results.collect(grid, tmp_path)
         assert [r.config.get("origin") for r in found.records] == [None, made_of, made_of]
 
@@ -491,7 +497,7 @@ class TestFigures:
 class TestCommand:
     def run(self, tmp_path: Path, *more: str) -> int:
         small = {**GRID, "environments": {"Sokoban": {"env": "sokoban"}}, "seeds": [0]}
-        (tmp_path / "grid.json").write_text(json.dumps(small))
+        (tmp_path / "grid.json").write_text(json.dumps(small), encoding="utf-8")
         return command.main([str(tmp_path / "grid.json"), "--out", str(tmp_path / "out"), *more])
 
     @pytest.fixture(autouse=True)
@@ -508,7 +514,7 @@ class TestCommand:
         printed = capsys.readouterr()
         assert "no reflection: no run has what it shows" in printed.out
         assert "run 3 of 3" in printed.err
-        assert "| ERL, rules shown | 1 | 0.500 |" in (out / "tables.md").read_text()
+        assert "| ERL, rules shown | 1 | 0.500 |" in (out / "tables.md").read_text(encoding="utf-8")
 
     def test_figures_come_from_the_results_alone(self, tmp_path: Path) -> None:
         assert self.run(tmp_path) == 0
@@ -530,7 +536,7 @@ class TestCommand:
         assert (out / "results.json").read_bytes() == before
         unfinished = json.loads(before)
         unfinished["runs"][1]["ended"] = None
-        (out / "results.json").write_text(json.dumps(unfinished))
+        (out / "results.json").write_text(json.dumps(unfinished), encoding="utf-8")
         capsys.readouterr()
         assert self.run(tmp_path) == 0
         assert "run 1 of 1" in capsys.readouterr().err
@@ -540,12 +546,12 @@ class TestCommand:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         grid = {**GRID, "base": {**GRID["base"], "group_size": 20}, "seeds": [0]}
-        (tmp_path / "grid.json").write_text(json.dumps(grid))
+        (tmp_path / "grid.json").write_text(json.dumps(grid), encoding="utf-8")
         argv = [str(tmp_path / "grid.json"), "--out", str(tmp_path / "out")]
         assert command.main(argv) == 0
         (tmp_path / "out" / "runs").rename(tmp_path / "away")
         del grid["base"]["group_size"]  # now the default of 4 or 10
-        (tmp_path / "grid.json").write_text(json.dumps(grid))
+        (tmp_path / "grid.json").write_text(json.dumps(grid), encoding="utf-8")
         capsys.readouterr()
         assert command.main(argv) == 0
         assert "run 5 of 5" in capsys.readouterr().err

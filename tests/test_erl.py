@@ -41,11 +41,13 @@ def attempt(job: Job, prompt: Sequence[int], answer: int, reward: float | None) 
         outcome="",
         valid=reward is not None,
         error="EnvError: down" if reward is None else None,
-        tokens=Tokens(
-            ids,
-            [False] * len(prompt) + [True, False, True],
-            [0.0] * len(prompt) + [-0.1, 0.0, -0.2],
-        ),
+        tokens=[
+            Tokens(
+                ids,
+                [False] * len(prompt) + [True, False, True],
+                [0.0] * len(prompt) + [-0.1, 0.0, -0.2],
+            )
+        ],
     )
 
 
@@ -75,7 +77,7 @@ class Script:
         self.asked.append(("reflection", [a.reward for a in attempts], list(memories)))
         tokens = Tokens([40, 41, 8], [False, False, True], [0.0, 0.0, -0.3])
         return [
-            Reflection([], f"rules {i}", f"rules {i}\n\nformat", tokens=tokens)
+            Reflection([], f"rules {i}", f"rules {i}\n\nformat", tokens=[tokens])
             for i, _ in enumerate(jobs)
         ]
 
@@ -115,10 +117,11 @@ def test_a_step_sample_for_sample() -> None:
         ("reflection", "policy", [40, 41, 8], 0.0, -0.5),
         ("attempt_2", "policy", [20, 21, 22, 5, 30, 6], 0.0, -0.5),
         ("attempt_1", "policy", [10, 11, 1, 30, 2], 1.0, pytest.approx(2 / 3)),
-        # the successful second attempt's own ids after the *initial* prompt
+        # the second attempts' own ids after the *initial* prompt; a failed one weighs nothing
         ("distill", "imitate", [10, 11, 5, 30, 6], 1.0, 1.0),
+        ("distill", "imitate", [10, 11, 5, 30, 6], 0.0, 0.0),
     ]
-    assert [s.update for s in step.samples] == [0] * 8
+    assert [s.update for s in step.samples] == [0] * 9
     assert step.credit[1:] == (3, 0, 0)
     assert [lesson.rulebook for lesson in step.lessons] == ["rules 0"]
     assert [trial.reward for trial in step.trials] == [1.0, 0.0, 1.0]
@@ -224,13 +227,32 @@ def test_without_reflection_the_first_attempt_is_shown() -> None:
 def test_partial_success_is_internalized_but_not_remembered() -> None:
     step = run(Script([0.0, 0.0], [0.4, 0.0]))
     distilled = [s for s in step.samples if s.stage == Stage.DISTILL]
-    assert [(s.reward, s.advantage) for s in distilled] == [(0.4, 0.4)]
+    assert [(s.reward, s.advantage) for s in distilled] == [(0.4, 0.4), (0.0, 0.0)]
     assert step.lessons == []
+
+
+def test_distillation_is_a_mean_over_all_second_attempts_or_over_successes() -> None:
+    def weights(**fields: Any) -> list[float]:
+        step = run(Script([0.0] * 4, [1.0, 0.0, 0.0, 0.0]), group_size=4, **fields)
+        return [s.advantage for s in step.samples if s.stage == Stage.DISTILL]
+
+    assert weights() == [1.0, 0.0, 0.0, 0.0]
+    assert weights(distill_mean="successes") == [1.0]
+
+
+def test_every_sample_has_the_temperature_of_its_sampling() -> None:
+    step = run(Script([0.0, 0.0], [1.0, 0.0]), temperature=0.7, reflect_temperature=0.5)
+    assert {(s.stage, s.temperature) for s in step.samples if s.kind == "policy"} == {
+        ("attempt_1", 0.7),
+        ("reflection", 0.5),
+        ("attempt_2", 0.7),
+    }
 
 
 def test_on_policy_distillation_learns_the_first_attempt_from_who_was_told() -> None:
     step = run(Script([0.0, 0.0], [1.0, 0.0]), distill="on_policy_kl")
-    (matched,) = [s for s in step.samples if s.stage == Stage.DISTILL]
+    matched, failed = [s for s in step.samples if s.stage == Stage.DISTILL]
+    assert (matched.advantage, failed.advantage) == (1.0, 0.0)
     assert matched.kind == "match"
     assert list(matched.ids) == [10, 11, 1, 30, 2]
     assert list(matched.teacher_ids) == [20, 21, 22, 1, 30, 2]
@@ -259,7 +281,7 @@ class Silent(Script):
     ) -> list[Attempt]:
         played = super().attempt(jobs, stage, prompts)
         nothing = Tokens([10, 11, 30], [False] * 3, [0.0] * 3)
-        return [replace(a, tokens=nothing) for a in played] if prompts is None else played
+        return [replace(a, tokens=[nothing]) for a in played] if prompts is None else played
 
 
 def test_memory_is_read_at_the_start_and_left_to_the_caller() -> None:

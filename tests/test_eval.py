@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,11 +43,11 @@ def lines(path: Path) -> list[dict[str, Any]]:
             return {k: timeless(v) for k, v in value.items() if k != "seconds"}
         return [timeless(item) for item in value] if isinstance(value, list) else value
 
-    return [timeless(json.loads(line)) for line in path.read_text().splitlines()]
+    return [timeless(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def run_json(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "run.json").read_text())
+    found: dict[str, Any] = json.loads((out / "run.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -66,7 +67,7 @@ def test_a_run_writes_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert metrics["pass_at"]["1"] == pytest.approx(mean) and "2" in metrics["pass_at"]
         assert sum(row["tasks"] for row in metrics["by_difficulty"]) == 20
     assert len(read_episodes(out / "episodes.jsonl")) == 120
-    assert (out / "report.html").read_text().startswith("<!doctype html>")
+    assert (out / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert not list(out.glob(".*")), "a part file was left"
 
 
@@ -129,7 +130,7 @@ def test_a_killed_run_resumes(tmp_path: Path) -> None:
     (cut / "episodes.jsonl").write_bytes(text[: len(text) // 3])
     run = run_json(cut)
     run["metrics"] = run["counts"] = None
-    (cut / "run.json").write_text(json.dumps(run))
+    (cut / "run.json").write_text(json.dumps(run), encoding="utf-8")
     (cut / "report.html").unlink()
     kept = text[: len(text) // 3].count(b"\n")
     assert main([*args, "--out", str(cut), "--resume"]) == 0
@@ -216,7 +217,7 @@ def test_bad_arguments_are_one_line_and_write_nothing(
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "precious.txt").write_text("mine")
+    (tmp_path / "precious.txt").write_text("mine", encoding="utf-8")
     assert main(["--out", str(tmp_path), "--limit", "1"]) == 2
     assert "is not empty; give --resume" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
@@ -230,11 +231,13 @@ def test_a_broken_episode_file_names_its_line(
 ) -> None:
     out = tmp_path / "run"
     assert main(["--out", str(out), "--limit", "2"]) == 0
-    whole = (out / "episodes.jsonl").read_text().splitlines()
-    (out / "episodes.jsonl").write_text("\n".join([whole[0], '{"task": 3}', ""]))
+    whole = (out / "episodes.jsonl").read_text(encoding="utf-8").splitlines()
+    (out / "episodes.jsonl").write_text("\n".join([whole[0], '{"task": 3}', ""]), encoding="utf-8")
     assert main(["--out", str(out), "--limit", "2", "--resume"]) == 2
     assert "line 2 is no episode" in capsys.readouterr().err
-    assert '{"task": 3}' in (out / "episodes.jsonl").read_text()  # it was left as it was
+    assert '{"task": 3}' in (out / "episodes.jsonl").read_text(
+        encoding="utf-8"
+    )  # it was left as it was
 
 
 def test_a_dead_server_makes_invalid_episodes_and_says_so(
@@ -314,7 +317,7 @@ def test_a_run_killed_as_it_began_resumes(
     assert main(args) == 0
     (out / "episodes.jsonl").unlink()
     before = {"package": {"version": "0", "commit": "c"}, "started": "then"}
-    (out / "run.json").write_text(json.dumps({**run_json(out), **before}))
+    (out / "run.json").write_text(json.dumps({**run_json(out), **before}), encoding="utf-8")
     assert main([*args, "--resume"]) == 0
     run = run_json(out)
     assert run["counts"]["episodes"] == 4
@@ -322,7 +325,7 @@ def test_a_run_killed_as_it_began_resumes(
     assert {name: run[name] for name in before} == before
     [resumed] = run["resumed"]
     assert resumed["package"]["version"] == erl_envs.__version__ and resumed["started"] != "then"
-    (out / "run.json").write_text("[]")
+    (out / "run.json").write_text("[]", encoding="utf-8")
     assert main([*args, "--resume"]) == 2
     assert "run.json is no JSON object" in capsys.readouterr().err
 
@@ -338,7 +341,7 @@ def test_what_is_searched_and_offered_is_part_of_a_run(
     assert main([*args, "--out", str(out), "--resume", "--tools"]) == 2
     assert "policy.revision: 'm' → 'm, with tools'" in capsys.readouterr().err
     run["envs"]["hotpotqa"]["corpus_hash"] = "another"
-    (out / "run.json").write_text(json.dumps(run))
+    (out / "run.json").write_text(json.dumps(run), encoding="utf-8")
     assert main([*args, "--out", str(out), "--resume"]) == 2
     assert "envs.hotpotqa.corpus_hash: 'another' → " in capsys.readouterr().err
 
@@ -398,6 +401,75 @@ def test_a_person_can_play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert main(["--policy", "human", "--limit", "1", "--out", str(out)]) == 0
     assert "[turn 1 of 8] > " in screen.getvalue() and "You have 8 turns." in screen.getvalue()
     assert read_episodes(out / "episodes.jsonl")[0].attempts[0].turns[0].action == "Right"
+
+
+def test_what_a_server_does_not_take_is_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bodies: list[Any] = []
+
+    def answer(request: Request) -> Reply:
+        bodies.append(request.body)
+        if "top_k" in request.body:
+            told = {"message": "Unrecognized request argument supplied: top_k"}
+            return Reply({"error": told}, 400)
+        return says("```Up```")
+
+    out = tmp_path / "run"
+    with serving(answer) as url:
+        args = [
+            "--policy",
+            "openai:m",
+            "--base-url",
+            f"{url}/v1",
+            "--limit",
+            "2",
+            "--attempts",
+            "2",
+        ]
+        args += ["--env", "frozenlake", "--out", str(out), "--extra-body", '{"effort": "low"}']
+        assert main(args) == 0
+        told = capsys.readouterr()
+        assert told.err.count("openai:m takes no top_k") == 1
+        # nor does this server say what anything costs
+        assert re.search(r"tokens +│ +│ +unknown", told.out)
+        run = run_json(out)
+        assert run["refused"] == {"policy": ["top_k"]}
+        assert run["policy"]["revision"] == 'm, with {"effort":"low"}'
+        assert run["metrics"]["frozenlake"]["tokens"] == {"prompt": None, "completion": None}
+        assert main([*args, "--resume"]) == 0  # with nothing left to ask
+        assert run_json(out)["refused"] == {"policy": ["top_k"]}
+        args[args.index("--extra-body") + 1] = '{"effort": "high"}'
+        assert main([*args, "--resume"]) == 2
+        assert "with another configuration: policy.revision" in capsys.readouterr().err
+    assert all(body["effort"] == "low" for body in bodies)
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ("{", "is no JSON"),
+        ("[1]", "must be a JSON object"),
+        ('{"temperature": 1}', "cannot say 'temperature'"),
+    ],
+)
+def test_a_bad_extra_body_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: str, told: str
+) -> None:
+    args = ["--policy", "openai:m", "--extra-body", extra, "--out", str(tmp_path / "run")]
+    try:
+        code = main(args)
+    except SystemExit as end:
+        code = end.code  # type: ignore[assignment]
+    assert code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert told in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_extra_body_is_for_servers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--extra-body", '{"a": 1}', "--out", str(tmp_path / "run")]) == 2
+    assert "--extra-body is for openai: policies" in capsys.readouterr().err
 
 
 def test_pass_at_k_by_hand() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ import erl_envs
 from erl_envs import policies, retrieval, tasks
 from erl_envs.checker import HOSTILE, check_env
 from erl_envs.core import EnvError, Task
-from erl_envs.hotpotqa import HotpotQA
+from erl_envs.hotpotqa import HotpotQA, markup
 from erl_envs.hotpotqa.data import read_questions
 from erl_envs.hotpotqa.judge import Judge
 from erl_envs.parsing import boxed, search_tag
 from erl_envs.policies import Completion, Conversation, Policy, PolicyError, Sampling, load
+from erl_envs.qa_metrics import score
 from erl_envs.retrieval import Passage, RetrievalError, Retriever
 from erl_envs.rollout import EnvPool, Job, Player, rollout
+from erl_envs.task_files import TaskFile
 
 DEV = Path(__file__).parents[2] / "shared/data/hotpotqa/dev_500.json"
 
@@ -44,6 +47,89 @@ def play(*messages: str, task: Any = TASK, **options: Any) -> tuple[HotpotQA, li
     env = HotpotQA(**options)
     env.reset(options={"task": task})
     return env, [env.step(message) for message in messages]
+
+
+WRAPPED = [
+    *(rf"\{name}{{%s}}" for name in markup.WRAPPERS),
+    *(rf"\{name} {{%s}}" for name in markup.WRAPPERS),
+    *(rf"\\{name}{{%s}}" for name in markup.WRAPPERS),
+    *(rf"\{name}{{red}}{{%s}}" for name in markup.LABELLED),
+    *(rf"{{\{name} %s}}" for name in markup.SWITCHES),
+    *(f"<{name}>%s</{name}>" for name in markup.TAGS),
+    *("$%s$", r"\(%s\)", r"\left(%s\right)", r"\left.%s\right.", r"\quad %s\quad", r"\, %s\!"),
+    *("**%s**", "__%s__", "*%s*", "_%s_", "~~%s~~", "`%s`", "# %s", "> %s", "- %s"),
+    *("[%s](https://x.org/y)", "**[%s](y)**", "%s.", " %s ", "(%s)", '"%s"', "'%s'"),
+    *(r"\text{%s.}", r"\text{ %s }", r"\textbf{\text{%s}}", r"$\text{%s}$", r"**\text{%s}**"),
+    *(r"\textbf{\emph{%s}}.", r"{\bf\large %s}", r"\textcolor{red}{\text{%s}}"),
+]
+"""Ways to write an answer that show the same."""
+
+
+@pytest.mark.parametrize("wrapped", WRAPPED)
+def test_no_wrapper_around_an_answer_changes_its_score(wrapped: str) -> None:
+    _, steps = play(f"It is \\boxed{{{wrapped % 'the Ruva'}}}", feedback="outcome")
+    assert steps[0][1] == 1.0, steps[0][4]["action"]
+
+
+def answers_and_golds() -> list[tuple[str, str]]:
+    """The official metric's vectors, and the real answers, each as its own gold."""
+    vectors = DEV.parent / "eval_vectors.json"
+    if not (DEV.exists() and vectors.exists()):
+        pytest.skip("the data is not here (../shared/data)")
+    cases = [
+        (case["prediction"], case["gold"])
+        for case in json.loads(vectors.read_text(encoding="utf-8"))
+    ]
+    return cases + [(q["answer"], q["answer"]) for q in json.loads(DEV.read_text(encoding="utf-8"))]
+
+
+def test_no_wrapper_changes_a_score_of_the_official_metric() -> None:
+    for answer, gold in answers_and_golds():
+        right = score(answer, gold)
+        assert score(markup.unwrap(answer), gold) == right, answer
+        for wrapped in WRAPPED:
+            assert score(markup.unwrap(wrapped % answer), gold) == right, wrapped % answer
+
+
+def test_an_answer_without_markup_stays_as_it_is() -> None:
+    for answer, _ in answers_and_golds():
+        assert markup.unwrap(answer) == " ".join(answer.split())
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        (r"\text{New }\text{York}", "New York"),
+        (r"\text{New~York}", "New York"),
+        (r"\mathrm{New\ York}", "New York"),
+        (r"\text{New}\\\text{York}", "New York"),
+        (r"\mathrm{New\,York}", "New York"),
+        (r"\text{Paris}, \text{France}", "Paris, France"),
+        (r"\text{\$5}\,000", "$5 000"),
+        ("[Paris](https://x.org/a_(b", "[Paris](https://x.org/a_(b"),
+        ("f{x} and {y}", "f{x} and {y}"),
+        ("A~B", "A~B"),
+        (r"\frac{1}{2}", r"\frac{1}{2}"),
+        (r"\textual{a}", r"\textual{a}"),
+        (r"\text Paris", r"\text Paris"),
+        ("", ""),
+    ],
+)
+def test_what_markup_shows(answer: str, shown: str) -> None:
+    assert markup.unwrap(answer) == shown
+
+
+@given(st.text(alphabet=st.sampled_from("\\textbfcolor{}[]()<>/~$ ab,!"), max_size=80))
+def test_no_text_breaks_unwrapping(text: str) -> None:
+    shown = markup.unwrap(text)
+    assert len(shown) <= len(text) and "\n" not in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["\\text" + " " * 10**6, "[" * 10**6, "\\text{" * 160_000, "\\color{" * 140_000]
+)
+def test_a_megabyte_of_markup_is_read(text: str) -> None:
+    markup.unwrap(text)
 
 
 def test_search_read_search_answer() -> None:
@@ -82,6 +168,16 @@ def test_search_read_search_answer() -> None:
         ("\\boxed{ }", None),
         ("\\boxed{never closed", None),
         ("boxed{Ruva}", None),
+        ("\\boxed {Ruva}", "Ruva"),
+        ("\\boxed\n {Ruva}", "Ruva"),
+        ("\\fbox{Ruva}", "Ruva"),
+        ("$\\boxed{Ruva}$", "Ruva"),
+        ("\\boxed{{Ruva}}", "{Ruva}"),
+        # boxes that are only spoken of
+        ("\\boxed{Ruva} I put it into \\boxed{}.", "Ruva"),
+        ("\\boxed{Ruva}, as \\boxed{…} or \\boxed{...}", "Ruva"),
+        ("\\boxed{…}", None),
+        ("\\boxer{Ruva}", None),
         ("the answer is Ruva", None),
     ],
 )
@@ -102,6 +198,14 @@ def test_boxed(text: str, answer: str | None) -> None:
         ("</search><search>", None),
         ('<search top_k="99999">a</search>', None),
         ("<searching>a</search>", None),
+        ("<search top_k='3'>a</search>", ("a", 3)),
+        ("<search  top_k = '3' >a</search>", ("a", 3)),
+        ("<search top_k=''>a</search>", None),
+        # tags that are only spoken of
+        ("<search>a b</search> I put it between <search> and </search>.", ("a b", None)),
+        ("<search>a b</search> as <search>…</search>", ("a b", None)),
+        ("<search>to</search>", ("to", None)),
+        ("I would search between <search> and </search>.", None),
     ],
 )
 def test_search_tag(text: str, search: Any) -> None:
@@ -222,7 +326,7 @@ def test_hostile_messages(message: str) -> None:
         ({**TASK, "context": [["A"]]}, "field context must be a list of"),
         ({**TASK, "context": [["A", "text"]]}, "field context must be a list of"),
         ({**TASK, "supporting_facts": [["A", "0"]]}, "field supporting_facts must be"),
-        ({**TASK, "sources": []}, "no field 'sources'; valid: answer, context, corpus"),
+        ({**TASK, "sources": []}, "no field 'sources'; valid: aliases, answer, context, corpus"),
         ({"question": "q", "answer": "a", "corpus": "moon"}, "no corpus 'moon'; valid: train"),
     ],
 )
@@ -232,7 +336,7 @@ def test_a_bad_task_is_named(task: Any, message: str) -> None:
 
 
 def write(path: Path, value: Any) -> str:
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
     return f"file:{path}"
 
 
@@ -240,18 +344,18 @@ def write(path: Path, value: Any) -> str:
     ("content", "message"),
     [
         ("[\n{]", "line 2 is no JSON"),
-        ({}, "must hold a list of questions"),
-        ([], "must hold a list of questions"),
-        ([TASK, 3], "question 2 must be an object"),
-        ([TASK, {**TASK, "answer": 3}], "question 2: field answer must be a non-empty string"),
-        ([{"question": "q", "answer": "a"}], "question 1: field context must be a non-empty list"),
-        ([{**TASK, "context": [["A", [3]]]}], "question 1: field context must be a list of"),
+        ({}, "line 1: task field question must be a non-empty string"),
+        ([], "holds no questions"),
+        ([TASK, 3], r"row 2 \(line 1\): a question must be an object"),
+        ([TASK, {**TASK, "answer": 3}], r"row 2 .*field answer must be a non-empty string"),
+        ([{"question": "q", "answer": "a"}], r"row 1 .*the question has no paragraphs"),
+        ([{**TASK, "context": [["A", [3]]]}], r"row 1 .*field context must be a list of"),
     ],
 )
 def test_a_malformed_file_names_line_or_field(tmp_path: Path, content: Any, message: str) -> None:
     source = write(tmp_path / "data.json", content)
     with pytest.raises(ValueError, match=message):
-        tasks.load("hotpotqa", "test", data=source)
+        tasks.load("hotpotqa", "test", data=f"strict-{source}")
 
 
 def test_a_missing_file_and_a_bad_source_are_named() -> None:
@@ -302,7 +406,7 @@ def hub_copy(root: Path) -> str:
         )
         for config in ("distractor", "fullwiki")
     )
-    (root / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    (root / "README.md").write_text(f"---\nconfigs:\n{configs}---\n", encoding="utf-8")
     return str(root)
 
 
@@ -389,6 +493,13 @@ def judged(critic: Critic, monkeypatch: pytest.MonkeyPatch) -> tuple[HotpotQA, l
     return play("<search>Oskelt</search>", "\\boxed{Oskelt}", judge="openai:critic")
 
 
+def test_what_a_judge_thinks_is_no_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    env, _ = judged(Critic(Completion("<think>The answer?</think>\n\nSearch on.")), monkeypatch)
+    assert env.feedback().text.endswith("\nSearch on.") and "think" not in env.feedback().text
+    with pytest.raises(EnvError, match="it wrote nothing"):
+        judged(Critic(Completion("<think>The answer?")), monkeypatch)
+
+
 def test_a_judge_writes_the_text_and_never_the_reward(monkeypatch: pytest.MonkeyPatch) -> None:
     critic = Critic(Completion("You stopped one step early. Reward: 1."))
     env, steps = judged(critic, monkeypatch)
@@ -449,7 +560,7 @@ def test_random_value_is_exact(mode: Any, answer: str, paid: float) -> None:
 def real() -> list[Any]:
     if not DEV.exists():
         pytest.skip("the questions are not here (../shared/data)")
-    return list(read_questions(DEV))
+    return list(read_questions(TaskFile(DEV)))
 
 
 def test_the_oracle_answers_real_questions() -> None:
@@ -588,3 +699,44 @@ def test_the_rules_say_how_passages_are_found() -> None:
     by_words, other = HotpotQA(), HotpotQA(retriever="http", retriever_url="http://127.0.0.1:9")
     assert "that share the most words with the query" in by_words.rules_text()
     assert "that best fit the query" in other.rules_text()
+
+
+@pytest.mark.parametrize("split", ["test", "hard"])
+def test_naming_both_of_a_choice_earns_nothing(split: str) -> None:
+    env = erl_envs.make("hotpotqa")
+    choices = [t for t in tasks.load("hotpotqa", split) if t.params["type"] == "comparison"]
+    assert len(choices) > 20
+    for task in choices:
+        names = " ".join(re.findall(r"[A-Z][\w'-]+(?: [A-Z][\w'-]+)*", task.params["question"])[1:])
+        for answer in (names, task.params["question"], f"{task.params['answer']} or {names}"):
+            env.reset(options={"task": task})
+            assert env.step(rf"\boxed{{{answer}}}")[1] == 0, task.params["question"]
+        env.reset(options={"task": task})
+        assert env.step(rf"\boxed{{{task.params['answer']}}}")[1] == 1
+
+
+def test_a_choice_outside_the_worlds_keeps_the_papers_metric() -> None:
+    env = erl_envs.make("hotpotqa")
+    context = [["A", ["Ann Lee was born in 1900."]], ["B", ["Bob Ray was born in 1950."]]]
+    question = {"question": "Who was born first, Ann Lee or Bob Ray?", "answer": "Ann Lee"}
+    env.reset(options={"task": {**question, "type": "comparison", "context": context}})
+    # 2 of the box's 5 words are right and all of the answer's: F1 = 2 * .4 * 1 / 1.4
+    assert env.step(r"\boxed{Ann Lee or Bob Ray}")[1] == pytest.approx(4 / 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [("comparison", "Only an exact"), ("bridge", "a part of it")]
+)
+def test_the_rules_tell_what_the_tasks_answer_earns(kind: str, told: str) -> None:
+    env = erl_envs.make("hotpotqa", rules="shown")
+    task = next(t for t in tasks.load("hotpotqa", "test") if t.params["type"] == kind)
+    env.reset(options={"task": task})
+    assert told in env.system_prompt
+
+
+def test_who_has_answered_is_not_told_to_answer() -> None:
+    env = erl_envs.make("hotpotqa", max_turns=2)
+    for message in (r"\boxed{x}", "<search>x</search>"):
+        observation, _ = env.reset(seed=0)
+        observation, *_ = env.step(message)
+        assert ("last turn" in observation) == ("search" in message)

@@ -158,7 +158,7 @@ def long_message(about: dict[str, Any], lines: list[Any]) -> None:
 
 
 def many_tokens(about: dict[str, Any], lines: list[Any]) -> None:
-    first(lines)["turns"][0]["usage"]["prompt_tokens"] = 10**4000
+    first(lines)["turns"][0]["usage"]["prompt_tokens"] = 10**30
 
 
 def forged_line(about: dict[str, Any], lines: list[Any]) -> None:
@@ -239,7 +239,7 @@ def aggregate(about: dict[str, Any], lines: list[Any]) -> None:
 
 
 def aggregate_of_a_kind(about: dict[str, Any], lines: list[Any]) -> None:
-    about["metrics"]["success"] = 10**400
+    about["metrics"]["success"] = 10**30
 
 
 def newer(about: dict[str, Any], lines: list[Any]) -> None:
@@ -395,7 +395,7 @@ def pipe(folder: Path) -> None:
 
 
 def more_files(folder: Path) -> None:
-    (folder / "setup.py").write_text("raise SystemExit")
+    (folder / "setup.py").write_text("raise SystemExit", encoding="utf-8")
 
 
 def subfolder(folder: Path) -> None:
@@ -407,16 +407,16 @@ def missing(folder: Path) -> None:
 
 
 def long_about(folder: Path) -> None:
-    (folder / ABOUT).write_text(" " * 2**17)
+    (folder / ABOUT).write_text(" " * 2**17, encoding="utf-8")
 
 
 def listed_about(folder: Path) -> None:
-    (folder / ABOUT).write_text("[]")
+    (folder / ABOUT).write_text("[]", encoding="utf-8")
 
 
 def rewrite(folder: Path, **fields: Any) -> None:
-    about = json.loads((folder / ABOUT).read_text())
-    (folder / ABOUT).write_text(json.dumps({**about, **fields}))
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    (folder / ABOUT).write_text(json.dumps({**about, **fields}), encoding="utf-8")
 
 
 def wrong_digest(folder: Path) -> None:
@@ -436,9 +436,9 @@ def many_lines(folder: Path) -> None:
 
 
 def lacking_about(folder: Path) -> None:
-    about = json.loads((folder / ABOUT).read_text())
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     del about["seed"]
-    (folder / ABOUT).write_text(json.dumps(about))
+    (folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")
 
 
 FOLDER: dict[Callable[[Path], None], str] = {

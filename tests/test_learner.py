@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from erl_trainer.types import NotFinite, Sample
 
 FOLDER = Path(__file__).parent
 POLICY, IMITATE, MATCH = SAMPLES[:4], SAMPLES[4:6], SAMPLES[6:]
+COLD = [replace(s, temperature=t) for s, t in zip(POLICY, (0.7, 0.5, 1.0, 0.7), strict=True)]
+"""Sampled at several temperatures, as attempts and reflections are."""
 
 
 def logits(net: Any, ids: Sequence[int]) -> Any:
@@ -52,36 +55,34 @@ def naive_loss(
 ) -> Any:
     """The whole batch's loss; `old` made the old log-probabilities, `start` is the reference."""
     old, total = old or copy.deepcopy(net), torch.zeros((), dtype=torch.float64)
-    count = {k: sum(sum(s.sampled) for s in samples if s.kind == k) for k in ("imitate", "match")}
-    policy = [s for s in samples if s.kind == "policy"]
     for s in samples:
+        alike = [other for other in samples if other.kind == s.kind]
+        over = {
+            "token_mean": sum(sum(other.sampled) for other in alike),
+            "seq_mean_token_sum": sum(other.share for other in alike),
+            "constant": sum(other.share for other in alike) * cfg.constant,
+        }[cfg.aggregation]
         if s.kind == "imitate":
-            total = total - cfg.distill_weight * s.advantage * logp(net, s).sum() / count["imitate"]
+            total = total - cfg.distill_weight * s.advantage * logp(net, s).sum() / over
         elif s.kind == "match":
             teacher = logits(net, s.teacher_ids)[places(s.teacher_sampled)].detach().softmax(-1)
             student = logits(net, s.ids)[places(s.sampled)].log_softmax(-1)
             apart = (teacher * (teacher.log() - student)).sum()
-            total = total + cfg.distill_weight * s.advantage * apart / count["match"]
+            total = total + cfg.distill_weight * s.advantage * apart / over
         else:
-            before = logp(old, s, cfg.temperature).detach()
-            ratio = (logp(net, s, cfg.temperature) - before).exp()
+            before = logp(old, s, s.temperature).detach()
+            ratio = (logp(net, s, s.temperature) - before).exp()
             bound = ratio.clamp(1 - cfg.clip_low, 1 + cfg.clip_high)
             losses = -torch.minimum(ratio * s.advantage, bound * s.advantage)
+            if cfg.kl_weight:
+                gap = logp(start, s, s.temperature).detach() - logp(net, s, s.temperature)
+                kl = {"k1": -gap, "k2": gap**2 / 2, "k3": gap.exp() - gap - 1}[cfg.kl]
+                losses = losses + cfg.kl_weight * kl
             if cfg.importance_cap is not None:
                 sampler = torch.tensor(
                     [p for p, was in zip(s.logprobs, s.sampled, strict=True) if was]
                 )
-                losses = losses * (logp(old, s).detach() - sampler).exp().clamp(
-                    max=cfg.importance_cap
-                )
-            if cfg.kl_weight:
-                gap = logp(start, s).detach() - logp(net, s)
-                losses = losses + cfg.kl_weight * (gap.exp() - gap - 1)
-            over = {
-                "token_mean": sum(sum(p.sampled) for p in policy),
-                "seq_mean_token_sum": len(policy),
-                "constant": len(policy) * cfg.constant,
-            }[cfg.aggregation]
+                losses = losses * (before - sampler).exp().clamp(max=cfg.importance_cap)
             total = total + losses.sum() / over
     return total
 
@@ -107,6 +108,29 @@ def naive_gradients(net: Any, samples: Sequence[Sample], cfg: Config, **more: An
     return {name: p.grad for name, p in net.named_parameters()}
 
 
+@pytest.mark.parametrize("aggregation", ["token_mean", "seq_mean_token_sum", "constant"])
+def test_an_attempt_in_two_stretches_counts_as_one(
+    aggregation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one attempt a stretch for each of its two answers, here after the same ids."""
+    cfg = Config(aggregation=aggregation)
+    first, *others = POLICY
+    gap = 19 // 2  # the id between its two runs of sampled ones
+    parts = [
+        replace(first, sampled=[was and early == (t < gap) for t, was in enumerate(first.sampled)])
+        for early in (True, False)
+    ]
+    parts = [
+        replace(p, logprobs=[v * was for v, was in zip(p.logprobs, p.sampled, strict=True)])
+        for p in parts
+    ]
+    halves = [replace(p, share=0.5) for p in parts]
+    whole = gradients(Learner(model(), cfg, 0), [first, *others], monkeypatch)
+    split = gradients(Learner(model(), cfg, 0), [*halves, *others], monkeypatch)
+    assert_close(split, whole)
+    assert_close(split, naive_gradients(model(), [*halves, *others], cfg))
+
+
 def assert_close(ours: dict[str, Any], theirs: dict[str, Any], rtol: float = 1e-6) -> None:
     assert ours.keys() == theirs.keys()
     size = max(float(value.abs().max()) for value in theirs.values())
@@ -121,11 +145,15 @@ def assert_close(ours: dict[str, Any], theirs: dict[str, Any], rtol: float = 1e-
         (POLICY, {}),
         (POLICY, {"importance_cap": None, "aggregation": "seq_mean_token_sum"}),
         (POLICY, {"aggregation": "constant", "constant": 7}),
-        (POLICY, {"temperature": 0.7}),
-        (POLICY, {"temperature": 0.7, "kl_weight": 0.5}),
+        (COLD, {}),
+        (COLD, {"kl_weight": 0.5}),
+        (COLD, {"kl_weight": 0.5, "kl": "k2", "importance_cap": None}),
+        (COLD, {"kl_weight": 0.5, "kl": "k1"}),
         (IMITATE, {"distill_weight": 0.3}),
+        (IMITATE, {"aggregation": "seq_mean_token_sum"}),
         (MATCH, {"distill_weight": 0.3}),
-        (SAMPLES, {"temperature": 0.5, "kl_weight": 0.1, "aggregation": "seq_mean_token_sum"}),
+        (MATCH, {"aggregation": "constant", "constant": 7}),
+        (SAMPLES, {"kl_weight": 0.1, "aggregation": "seq_mean_token_sum"}),
         (SAMPLES, {"gradient_checkpointing": True}),
     ],
 )
@@ -271,6 +299,19 @@ def test_without_credit_momentum_moves_nothing() -> None:
         assert trainer.update(samples) == {"tokens": 0, "updates": 0, "skipped": 1}
     assert all(torch.equal(a, b) for a, b in zip(before, state(net), strict=True))
     assert trainer.updates == 1
+
+
+def test_the_kl_term_of_samples_without_credit_is_a_choice() -> None:
+    flat = [sample("policy", 9, 0.0, 0), sample("policy", 12, 0.0, 1)]
+    for without_credit in (True, False):
+        cfg = Config(lr=1e-2, kl_weight=0.1, kl_without_credit=without_credit)
+        net = model()
+        trainer = Learner(net, cfg, pad_id=0)
+        trainer.update(POLICY)  # away from the reference
+        before = state(net)
+        assert trainer.update(flat)["updates"] == without_credit
+        moved = not all(torch.equal(a, b) for a, b in zip(before, state(net), strict=True))
+        assert moved == without_credit
 
 
 def test_samples_without_credit_count_in_means_only(monkeypatch: Any) -> None:
@@ -505,7 +546,7 @@ def test_processes_learn_everything_once_and_equal_shares(lengths: list[int], co
 
 @pytest.mark.parametrize("module", [batching, forward, learner, objective, optimizer])
 def test_what_learns_does_not_look_where_samples_come_from(module: Any) -> None:
-    assert "stage" not in Path(module.__file__).read_text().lower()
+    assert "stage" not in Path(module.__file__).read_text(encoding="utf-8").lower()
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ pytest.importorskip("torch")
 import torch
 
 from erl_trainer.losses import (
+    Estimator,
     divergence,
     imitation_loss,
     importance_weight,
-    k3,
+    kl_penalty,
     policy_loss,
     token_weight,
 )
@@ -66,13 +67,59 @@ def test_importance_weight_is_truncated_and_has_no_gradient() -> None:
     assert not weight_N.requires_grad
 
 
-def test_k3_by_hand() -> None:
-    # reference 0.25, policy 0.5: r = 0.5, r - log r - 1 = 0.5 + log 2 - 1
+@pytest.mark.parametrize(
+    ("estimator", "value", "slope"),
+    [
+        # reference 0.25, policy 0.5: r = 0.5, -log r = log 2
+        ("k1", math.log(2), 1.0),
+        ("k2", math.log(2) ** 2 / 2, math.log(2)),
+        ("k3", 0.5 - 1 + math.log(2), 0.5),  # r - 1 - log r; d/d logp = 1 - r
+    ],
+)
+def test_kl_estimators_by_hand(estimator: Estimator, value: float, slope: float) -> None:
     logp_N = f64(math.log(0.5), math.log(0.3), grad=True)
-    kl_N = k3(logp_N, f64(math.log(0.25), math.log(0.3)))
-    assert kl_N.tolist() == pytest.approx([math.log(2) - 0.5, 0])
+    kl_N = kl_penalty(estimator, logp_N, f64(math.log(0.25), math.log(0.3)))
+    assert kl_N.tolist() == pytest.approx([value, 0])
     kl_N.sum().backward()
-    assert logp_N.grad.tolist() == pytest.approx([0.5, 0])  # d/d logp = 1 - r
+    assert logp_N.grad.tolist() == pytest.approx([slope, 1.0 if estimator == "k1" else 0])
+
+
+def mean_gradient(estimator: Estimator, logits_V: Any, reference_V: Any) -> list[float]:
+    """The gradient that a step gets on average: over all three words, as π samples them."""
+    logp_V = logits_V.log_softmax(-1)
+    kl_V = kl_penalty(estimator, logp_V, reference_V)
+    (gradient_V,) = torch.autograd.grad((logp_V.detach().exp() * kl_V).sum(), logits_V)
+    return list(gradient_V.tolist())
+
+
+def test_kl_estimators_have_the_mean_gradients_that_their_docstring_says() -> None:
+    logits_V, reference_V = f64(0.2, -1.0, 0.7, grad=True), f64(0.5, 0.2, 0.3).log()
+    logp_V = logits_V.log_softmax(-1)
+    forward = (logp_V.exp() * (logp_V - reference_V)).sum()  # KL(π ‖ reference)
+    backward = (reference_V.exp() * (reference_V - logp_V)).sum()  # KL(reference ‖ π)
+    (of_forward,) = torch.autograd.grad(forward, logits_V, retain_graph=True)
+    (of_backward,) = torch.autograd.grad(backward, logits_V)
+    assert mean_gradient("k1", logits_V, reference_V) == pytest.approx([0, 0, 0], abs=1e-12)
+    assert mean_gradient("k2", logits_V, reference_V) == pytest.approx(of_forward.tolist())
+    assert mean_gradient("k3", logits_V, reference_V) == pytest.approx(of_backward.tolist())
+    assert of_forward.tolist() != pytest.approx(of_backward.tolist(), rel=0.1)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.7, 1.0, 2.0])
+def test_importance_weights_make_the_samplers_mean_the_trainers(temperature: float) -> None:
+    # three words: whatever a word is worth, weighing what the sampler draws at T gives the mean
+    # under the trainer at T; ratios at temperature 1 would not
+    trainer_V, sampler_V = f64(0.3, -0.4, 1.1), f64(-0.2, 0.5, 0.9)
+    worth_V = f64(1.0, -2.0, 5.0)
+    trainer_logp_V = (trainer_V / temperature).log_softmax(-1)
+    sampler_logp_V = (sampler_V / temperature).log_softmax(-1)
+    drawn_V, wanted_V = sampler_logp_V.exp(), trainer_logp_V.exp()
+    weight_V = importance_weight(trainer_logp_V, sampler_logp_V, cap=100.0)
+    mean = float((drawn_V * weight_V * worth_V).sum())
+    assert mean == pytest.approx(float((wanted_V * worth_V).sum()))
+    at_1_V = importance_weight(trainer_V.log_softmax(-1), sampler_V.log_softmax(-1), cap=100.0)
+    off = float((drawn_V * at_1_V * worth_V).sum()) - mean
+    assert (abs(off) > 0.02) == (temperature != 1)
 
 
 PROBS = st.lists(st.floats(0.01, 1), min_size=2, max_size=6)
@@ -84,7 +131,7 @@ def test_k3_is_never_negative_and_its_mean_over_the_policy_is_the_divergence(
 ) -> None:
     others = data.draw(st.lists(st.floats(0.01, 1), min_size=len(weights), max_size=len(weights)))
     p_V, q_V = f64(*weights) / sum(weights), f64(*others) / sum(others)
-    kl_V = k3(p_V.log(), q_V.log())
+    kl_V = kl_penalty("k3", p_V.log(), q_V.log())
     assert (kl_V >= -1e-12).all()
     # E_p[q/p - log(q/p) - 1] = sum q + sum p log(p/q) - 1 = KL(p ‖ q)
     exact = float((p_V * (p_V / q_V).log()).sum())

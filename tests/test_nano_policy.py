@@ -28,7 +28,9 @@ def test_they_ship_with_a_card_and_weigh_at_most_10_mb() -> None:
 
 @pytest.mark.parametrize("env", ENVS)
 def test_they_passed_their_gates_when_they_were_made(env: str) -> None:
-    skills = gates.Skills(**json.loads((nano.folder(env) / "skills.json").read_text()))
+    skills = gates.Skills(
+        **json.loads((nano.folder(env) / "skills.json").read_text(encoding="utf-8"))
+    )
     assert skills.failed() == []
 
 
@@ -46,7 +48,9 @@ def test_told_the_rules_they_play_and_untold_they_guess(env: str) -> None:
 def test_the_default_evaluation_reflects_and_tries_again(tmp_path: Path) -> None:
     argv = ["--limit", "20", "--attempts", "2", "--out"]
     assert evaluate([*argv, str(tmp_path)]) == 0
-    run = json.loads((tmp_path / "run.json").read_text())
-    assert run["policy"]["revision"] == (nano.FOLDER / "revision").read_text().strip()
+    run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert (
+        run["policy"]["revision"] == (nano.FOLDER / "revision").read_text(encoding="utf-8").strip()
+    )
     for env in ENVS:
         assert nano.OPTIONS[env].items() <= run["envs"][env]["options"].items()

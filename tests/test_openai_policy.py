@@ -8,21 +8,28 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loopback import Reply, Request, says, serving
+from loopback import DRIPS, Reply, Request, says, serving, talking
 
 from erl_envs import policies
-from erl_envs.core import Message, Task
-from erl_envs.policies.base import Completion, Conversation, PolicyError, Sampling
-from erl_envs.policies.openai import OpenAI, check_url
+from erl_envs.calls import FinalError
+from erl_envs.core import Episode, Message, Task
+from erl_envs.policies.answers import completion
+from erl_envs.policies.base import (
+    MAX_MESSAGE,
+    Completion,
+    Conversation,
+    PolicyError,
+    Sampling,
+)
+from erl_envs.policies.openai import WITH_TOOLS, OpenAI, check_url
 from erl_envs.rollout import EnvPool, Job, Player, Role, rollout
+from erl_envs.web import MAX_ANSWER
 
 KEY = "sk-no-one-may-see-this"
 SAMPLING = Sampling(temperature=0.7, top_p=0.8, top_k=20, max_tokens=64)
@@ -96,9 +103,6 @@ def stub() -> Iterator[Stub]:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
@@ -106,11 +110,18 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between tries, none of them slept."""
     pauses: list[float] = []
-    clock = SimpleNamespace(
-        sleep=pauses.append, perf_counter=time.perf_counter, monotonic=time.monotonic
-    )
-    monkeypatch.setattr("erl_envs.policies.openai.time", clock)
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("erl_envs.calls.sleep", sleep)
     return pauses
+
+
+def with_jitter(pauses: list[float], expected: list[float]) -> bool:
+    """Whether each pause is the expected one, up to a quarter longer."""
+    pairs = zip(pauses, expected, strict=True)
+    return all(pause <= found <= 1.25 * pause for found, pause in pairs)
 
 
 def talk(seed: int = 7, messages: list[Message] = MESSAGES) -> Conversation:
@@ -230,7 +241,7 @@ def test_it_plays_episodes_through_rollout(stub: Stub) -> None:
         )
     )
     assert [episode.attempts[0].reward for episode in played] == [1.0] * 5
-    assert all(episode.valid and episode.attempts[0].tokens is None for episode in played)
+    assert all(episode.valid and not episode.attempts[0].tokens for episode in played)
     assert len({body["seed"] for body in stub.bodies}) == 5
 
 
@@ -252,7 +263,7 @@ def test_failures_that_pass_are_tried_again_with_growing_pauses(
     stub.replies(Reply("busy", 500), Reply("busy", 503), says("at last"))
     answer = ask(OpenAI("small", stub.url, backoff=0.5))
     assert isinstance(answer, Completion) and answer.text == "at last"
-    assert sleeps == [0.5, 1.0]
+    assert with_jitter(sleeps, [0.5, 1.0])
     assert stub.bodies[0] == stub.bodies[1] == stub.bodies[2]  # the same seed too
 
 
@@ -264,7 +275,15 @@ def test_retry_after_is_honoured_up_to_half_a_minute(
 ) -> None:
     stub.replies(Reply("slow down", 429, Retry_After=header), says("ok"))
     assert isinstance(ask(OpenAI("small", stub.url, backoff=0.5)), Completion)
-    assert sleeps == [pause]
+    assert with_jitter(sleeps, [pause])
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 520, 529])
+@pytest.mark.usefixtures("sleeps")
+def test_every_status_that_may_pass_is_tried_again(stub: Stub, status: int) -> None:
+    stub.replies(Reply("overloaded", status), says("at last"))
+    assert isinstance(ask(OpenAI("small", stub.url)), Completion)
+    assert len(stub.bodies) == 2
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 307])
@@ -300,7 +319,7 @@ def test_a_server_that_does_not_answer_in_time_is_given_up(stub: Stub, sleeps: l
     stub.answer = late
     text = failure(OpenAI("small", stub.url, timeout=0.2, retries=1))
     free.set()
-    assert "failed 2 times" in text and "ReadTimeout" in text
+    assert "failed 2 times" in text and "no answer within 0.2 s" in text
     assert len(sleeps) == 1
 
 
@@ -351,7 +370,6 @@ ANYTHING = st.recursive(
     ),
     max_leaves=4,
 )
-OFFLINE = OpenAI("small", "http://localhost:1/v1")
 
 
 @settings(max_examples=200, deadline=None)
@@ -364,12 +382,13 @@ def test_a_completion_of_any_values_is_text_or_an_error(
     content: object, stop: object, usage: object
 ) -> None:
     choice = {"message": {"content": content}, "finish_reason": stop}
-    answer = OFFLINE._completion({"choices": [choice], "usage": usage}, 1.0)
-    if isinstance(answer, Completion):
+    try:
+        answer = completion({"choices": [choice], "usage": usage}, 1.0)
+    except FinalError as error:
+        assert "answered with no chat completion" in str(error)
+    else:
         assert answer.text == (content or "")
         assert answer.stop_reason == stop and isinstance(stop, str | None)
-    else:
-        assert len(str(answer).splitlines()) == 1
 
 
 # How many at a time
@@ -489,8 +508,6 @@ def test_the_key_is_in_nothing_that_is_shown(stub: Stub) -> None:
         f"http://{'x' * 64}/v1",
         "http://localhost:0/v1",
         "http://\ud800/v1",
-        "http://user:pw@host/v1",
-        "http://user@host/v1",
         "http://user:pw@host:99999/v1",
         "ftp://user:pw@host/v1",
     ],
@@ -503,7 +520,13 @@ def test_a_bad_base_url_is_refused_in_one_line(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://localhost:8000/v1", "https://api.example.org/v1", "http://[::1]:8000/v1"]
+    "url",
+    [
+        "http://localhost:8000/v1",
+        "https://api.example.org/v1",
+        "http://[::1]:8000/v1",
+        "http://user:pw@host/v1",
+    ],
 )
 def test_a_good_base_url_stays_as_it_is(url: str) -> None:
     assert check_url(url) == check_url(f"{url}/") == url
@@ -520,25 +543,252 @@ def test_any_base_url_is_taken_or_refused(rest: str) -> None:
         assert httpx.Request("POST", f"{url}/chat/completions").url.host
 
 
-def test_a_server_that_drips_its_answer_is_given_up(stub: Stub) -> None:
-    class Dripping(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            for _ in range(200):
-                self.wfile.write(b" ")
-                self.wfile.flush()
-                time.sleep(0.02)
+@pytest.mark.parametrize("what", ["headers", "1xx answers", "a chunk's size", "a body"])
+def test_a_server_that_drips_its_answer_is_given_up(what: str) -> None:
+    with talking(DRIPS[what]) as url:
+        assert "no answer within 0.3 s" in failure(OpenAI("small", url, timeout=0.3, retries=0))
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/v1"
-        text = failure(OpenAI("small", url, timeout=0.1, retries=0))
-        server.shutdown()
-    assert "took more than 0.1 s" in text
+def test_a_long_answer_is_an_error_and_a_long_message_is_cut(stub: Stub) -> None:
+    stub.replies(says("x" * MAX_ANSWER))
+    assert "more than 8 MiB" in failure(OpenAI("small", stub.url, retries=0))
+    thought = {"content": "x" * (MAX_MESSAGE + 1), "reasoning_content": "y" * (MAX_MESSAGE + 1)}
+    stub.replies(Reply({"choices": [{"message": thought, "finish_reason": "stop"}]}))
+    answer = ask(OpenAI("small", stub.url))
+    assert isinstance(answer, Completion)
+    assert (answer.text, answer.stop_reason) == ("x" * MAX_MESSAGE, "cut")
+    assert answer.reasoning == "y" * MAX_MESSAGE
+
+
+# A failure of the provider is no message; what the model or a filter will not say is
+
+
+def message(fields: object, finish: str | None = "stop", **more: object) -> Reply:
+    return Reply({"choices": [{"message": fields, "finish_reason": finish, **more}]})
+
+
+FAILURES = [
+    (message({"content": "half a mess"}, "error"), "finish_reason 'error'"),
+    (message({"content": ""}, "abort"), "finish_reason 'abort'"),
+    (message({"content": ""}, "error", error={"message": "upstream died"}), "upstream died"),
+    (message({"content": "well"}, "stop", error={"code": 502}), "502"),
+    (message({}), "without a message"),
+    (message({}, None), "without a message"),
+    (message({}, "length"), "without a message"),
+    (message({"role": "assistant"}), "without a message"),
+    (Reply({"error": {"message": "Provider returned error", "code": 429}}), "Provider returned"),
+    (Reply({"choices": [], "error": "out of memory"}), "out of memory"),
+]
+
+
+@pytest.mark.parametrize(("reply", "why"), FAILURES)
+@pytest.mark.usefixtures("sleeps")
+def test_a_providers_failure_is_tried_again_and_then_told(
+    stub: Stub, reply: Reply, why: str
+) -> None:
+    stub.replies(reply, says("better"))
+    answer = ask(OpenAI("small", stub.url))
+    assert isinstance(answer, Completion) and answer.text == "better"
+    stub.replies(reply)
+    assert why in failure(OpenAI("small", stub.url, retries=1))
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "stop"),
+    [
+        (message({"content": None, "refusal": "I won't."}), "I won't.", "refusal"),
+        (message({"content": "", "refusal": "No."}, "content_filter"), "No.", "refusal"),
+        (message({"content": "Up", "refusal": None}), "Up", "stop"),
+        (message({"content": ""}, "content_filter"), "", "content_filter"),
+        (message({"role": "assistant"}, "content_filter"), "", "content_filter"),
+        (message({"role": "assistant"}, "length"), "", "length"),
+        (message({"content": None}), "", "stop"),
+        (message({"content": ""}, "model_context_window_exceeded"), "", None),
+        (Reply({"error": {"code": "content_filter", "message": "no"}}, 400), "", "content_filter"),
+    ],
+)
+def test_what_a_model_or_a_filter_does_not_say_is_its_answer(
+    stub: Stub, reply: Reply, text: str, stop: str | None
+) -> None:
+    stub.replies(reply)
+    answer = ask(OpenAI("small", stub.url))
+    assert isinstance(answer, Completion)
+    assert answer.text == text
+    assert answer.stop_reason == (stop or "model_context_window_exceeded")
+
+
+def test_a_refusal_is_played_and_recorded(stub: Stub) -> None:
+    stub.replies(message({"content": None, "refusal": "I won't."}))
+    attempt = played(OpenAI("small", stub.url)).attempts[0]
+    assert attempt.valid and attempt.reward == 0.0
+    assert {turn.stop for turn in attempt.turns} == {"refusal"}
+    assert attempt.messages[2] == {"role": "assistant", "content": "I won't."}
+
+
+def played(policy: OpenAI) -> Episode:
+    players: dict[Role, Player] = {"actor": Player(policy, SAMPLING)}
+    task = Task("frozenlake", {"desc": ["SFG", "FHF"]})
+    [episode] = rollout([Job(task, 0, 0)], EnvPool({"frozenlake": {"max_turns": 4}}), players)
+    return episode
+
+
+# A full context
+
+
+class Small:
+    """A model of a context of so many words, as vLLM serves it."""
+
+    def __init__(self, context: int, counts: bool = True) -> None:
+        self.context, self.counts = context, counts
+
+    def __call__(self, request: Request) -> Reply:
+        asked = request.body["max_tokens"]
+        prompt = sum(len(m["content"].split()) for m in request.body["messages"])
+        if prompt + asked > self.context:
+            least = self.context - asked + 1  # it stops counting there
+            told = f"""This model's maximum context length is {self.context} tokens. However, you
+                requested {asked} output tokens and your prompt contains at least {least} input
+                tokens, for a total of at least {self.context + 1} tokens."""
+            return Reply({"error": {"message": told, "code": 400}}, 400)
+        usage = {"prompt_tokens": prompt, "completion_tokens": asked} if self.counts else {}
+        return says("up " * asked, finish="length", usage=usage)
+
+
+def test_what_is_left_of_a_context_is_used_as_a_local_model_uses_it(stub: Stub) -> None:
+    prompt = sum(len(m["content"].split()) for m in MESSAGES)
+    stub.answer = Small(prompt + 20)
+    answer = ask(OpenAI("small", stub.url))
+    assert isinstance(answer, Completion)
+    assert [body["max_tokens"] for body in stub.bodies] == [64, 1, 20]
+    assert len({body["seed"] for body in stub.bodies}) == 1
+    assert (answer.text, answer.stop_reason) == ("up " * 20, "length")
+    assert answer.usage.completion_tokens == 20
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_full_context_leaves_empty_messages_and_a_valid_episode(stub: Stub, counts: bool) -> None:
+    first = played(OpenAI("small", stub.url)).attempts[0].messages[:2]
+    prompt = sum(len(m["content"].split()) for m in first)
+    stub.answer = Small(prompt + 80, counts)
+    attempt = played(OpenAI("small", stub.url)).attempts[0]
+    assert attempt.valid and attempt.outcome == "out_of_turns" and len(attempt.turns) == 4
+    said = [m["content"] for m in attempt.messages if m["role"] == "assistant"]
+    assert said[0] == "up " * 64 and said[2:] == ["", ""]
+    # what `test_a_context_that_fills_up…` asks of a local model
+    last = attempt.turns[-1]
+    assert (last.action, last.stop, last.usage.completion_tokens) == (None, "length", 0)
+
+
+def test_a_context_whose_length_nobody_tells_is_full(stub: Stub) -> None:
+    stub.replies(Reply({"error": {"code": "context_length_exceeded"}}, 400))
+    answer = ask(OpenAI("small", stub.url))
+    assert isinstance(answer, Completion)
+    assert (answer.text, answer.stop_reason) == ("", "length") and len(stub.bodies) == 1
+
+
+# What one server alone does not take, or takes
+
+
+class Picky:
+    """Refuses requests that hold one of these parameters, the first of them at a time."""
+
+    def __init__(self, **refused: str) -> None:
+        self.refused = refused
+
+    def __call__(self, request: Request) -> Reply:
+        for name, told in self.refused.items():
+            if name in request.body:
+                return Reply({"error": {"message": told}}, 400)
+        return says("```Up```")
+
+
+NEWER = {
+    "max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+    "'max_completion_tokens' instead.",
+    "temperature": "Unsupported value: 'temperature' does not support 0.7 with this model.",
+    "top_k": "Unrecognized request argument supplied: top_k",
+    "seed": "Unknown parameter: 'seed'.",
+}
+
+
+def test_what_a_server_does_not_take_is_learnt_once_and_said_once(
+    stub: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.answer = Picky(**NEWER)
+    policy = OpenAI("small", stub.url)
+    answers = policy.complete([talk() for _ in range(8)], SAMPLING)
+    assert all(isinstance(answer, Completion) for answer in answers)
+    before = len(stub.bodies)
+    assert isinstance(ask(policy), Completion)
+    assert len(stub.bodies) == before + 1
+    assert stub.bodies[-1] == {
+        "model": "small",
+        "messages": MESSAGES,
+        "top_p": 0.8,
+        "max_completion_tokens": 64,
+    }
+    assert sorted(policy.refused) == ["seed", "temperature", "top_k"]
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 4 and all(line.startswith("openai:small ") for line in told)
+
+
+@pytest.mark.usefixtures("sleeps")
+def test_a_value_that_is_refused_is_the_persons_to_mend(stub: Stub) -> None:
+    stub.answer = Picky(temperature="temperature must be between 0 and 0.5")
+    policy = OpenAI("small", stub.url)
+    assert "must be between" in failure(policy)
+    assert not policy.refused and len(stub.bodies) == 1
+
+
+def test_a_refusal_that_does_not_end_is_told(stub: Stub) -> None:
+    """It names what is sent no more."""
+    stub.replies(Reply({"error": {"message": NEWER["seed"]}}, 400))
+    assert "Unknown parameter" in failure(OpenAI("small", stub.url))
+    assert len(stub.bodies) == 2
+
+
+def test_an_extra_body_goes_along_and_into_the_revision(stub: Stub) -> None:
+    extra = {"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False}}
+    policy = OpenAI("small", stub.url, tools=True, extra_body=extra)
+    assert isinstance(ask(policy), Completion)
+    assert {name: stub.bodies[0][name] for name in extra} == extra
+    assert policy.revision.startswith("small, with {") and "low" in policy.revision
+    assert policy.revision.endswith(WITH_TOOLS)
+
+
+@pytest.mark.parametrize("name", ["temperature", "max_tokens", "messages", "stream", "seed"])
+def test_an_extra_body_cannot_say_what_the_policy_says(name: str) -> None:
+    with pytest.raises(ValueError, match=f"an extra body cannot say '{name}'"):
+        OpenAI("small", "http://localhost:1/v1", extra_body={name: 1})
+
+
+# Thoughts, and what nobody counts
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_a_thought_told_apart_is_kept_and_never_read_or_sent(stub: Stub, name: str) -> None:
+    stub.replies(message({"content": "Well. ```Right```", name: "```Down``` is a hole."}))
+    episode = played(OpenAI("small", stub.url))
+    turns = episode.attempts[0].turns
+    assert [turn.reasoning for turn in turns] == ["```Down``` is a hole."] * 2
+    assert [turn.action for turn in turns] == ["Right", "Right"]
+    assert "hole" not in json.dumps(stub.bodies[-1]["messages"])
+    assert Episode.from_json(json.loads(json.dumps(episode.to_json()))) == episode
+
+
+def test_no_thought_leaves_no_field(stub: Stub) -> None:
+    stub.replies(message({"content": "```Right```", "reasoning": None}))
+    episode = played(OpenAI("small", stub.url))
+    assert '"reasoning":' not in json.dumps(episode.to_json())
+
+
+def test_tokens_that_a_server_does_not_count_are_unknown(stub: Stub) -> None:
+    stub.replies(message({"content": "```Right```"}))
+    episode = played(OpenAI("small", stub.url))
+    usage = episode.attempts[0].usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (None, None)
+    assert usage.seconds > 0
+    assert Episode.from_json(json.loads(json.dumps(episode.to_json()))) == episode
 
 
 def test_tool_calls_become_the_messages_that_mean_the_same(stub: Stub) -> None:

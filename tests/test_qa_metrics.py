@@ -17,7 +17,7 @@ VECTORS = Path(__file__).parents[2] / "shared/data/hotpotqa/eval_vectors.json"
 def test_the_official_scripts_vectors() -> None:
     if not VECTORS.exists():
         pytest.skip("the vectors are not here (../shared/data)")
-    for case in json.loads(VECTORS.read_text()):
+    for case in json.loads(VECTORS.read_text(encoding="utf-8")):
         found = score(case["prediction"], case["gold"])
         wanted = [case[key] for key in ("em", "f1", "precision", "recall")]
         assert list(found) == pytest.approx(wanted, abs=1e-12), case

@@ -122,12 +122,57 @@ def episodes() -> list[Episode]:
         episode(play(1, [LONG])),
         episode(play(2, [""], valid=False)),
         episode(play(3, [], coordinates=True)),
+        episode(play(4, [f"<think>{HOSTILE}</think>said aloud", f"<think>{HOSTILE}"])),
     ]
+
+
+def test_thoughts_are_told_apart_from_what_is_said() -> None:
+    texts = ["<think>```Down```?</think>\n\n```Right```", "<think>cut off", "```Up```"]
+    attempt = play(0, texts)
+    reflection = Reflection(
+        [
+            Message(role="user", content="<think> is no thought of the policy's"),
+            Message(role="assistant", content="Hm</think><prompt>B wins.</prompt>"),
+        ],
+        rulebook="B wins.",
+        prompt="B wins.",
+    )
+    [shown] = embedded(render_report(run_of([]), [episode(attempt, reflection=reflection)]))
+    said = [m for m in shown["attempts"][0]["messages"] if m["role"] == "assistant"][:3]
+    assert said == [
+        {"role": "assistant", "content": "```Right```", "thoughts": "<think>```Down```?</think>"},
+        {"role": "assistant", "content": "", "thoughts": "<think>cut off"},
+        {"role": "assistant", "content": "```Up```"},
+    ]
+    assert shown["reflection"]["messages"] == [
+        {"role": "user", "content": "<think> is no thought of the policy's"},
+        {
+            "role": "assistant",
+            "content": "<prompt>B wins.</prompt>",
+            "thoughts": "Hm</think>",
+        },
+    ]
+
+
+def test_what_becomes_of_thoughts_stands_in_the_facts() -> None:
+    run = run_of([])
+    assert "Earlier thoughts" not in render_report(run, [])
+    run["policy"] |= {"thoughts": "strip", "template": {"enable_thinking": True}}
+    page = render_report(run, [])
+    assert "<dt>Earlier thoughts</dt><dd>stripped</dd>" in page
+    assert "enable_thinking=true" in page
 
 
 @pytest.fixture(scope="module")
 def page(episodes: list[Episode]) -> str:
     return render_report(run_of(episodes), episodes)
+
+
+def test_unknown_tokens_are_no_zero(episodes: list[Episode]) -> None:
+    unknown = run_of(episodes, tokens={"prompt": None, "completion": None})
+    assert "<dt>completion tokens</dt><dd>–</dd>" in render_report(unknown, episodes)
+    none = run_of(episodes, tokens={"prompt": 0, "completion": 0})
+    assert "completion tokens" not in render_report(none, [])
 
 
 def test_the_page_asks_nothing_of_the_network(page: str) -> None:
@@ -148,7 +193,8 @@ def test_hostile_text_round_trips_and_never_appears_raw(page: str, episodes: lis
     assert "alert(1)" not in page
     assert page.count("</script>") == 2
     shown = embedded(page)
-    assert shown == [e.to_json() for e in sorted(episodes, key=lambda e: e.key)]
+    told = [e.to_json() for e in sorted(episodes[:4], key=lambda e: e.key)]
+    assert [e for e in shown if e["task"]["id"] != episodes[4].task.id] == told
     assert any(e["attempts"][0]["messages"][2]["content"] == HOSTILE for e in shown)
 
 
@@ -229,6 +275,14 @@ def test_a_run_of_another_shape_is_refused() -> None:
         (1, ["Show all 50,019 characters", "● solved", 'class="board"', "as text"]),
         (2, ["! invalid", "EnvError: it broke"]),
         (3, ['class="board" aria-label="board, ', 'title="was ']),
+        (
+            4,
+            [
+                f"<details><summary>Thoughts: {len(HOSTILE) + 15} characters</summary><pre>",
+                '<div class="said"><pre>said aloud</pre></div>',
+                "Nothing is said after the thoughts.",
+            ],
+        ),
     ],
 )
 def test_a_browser_opens_the_episode_of_the_address(

@@ -75,6 +75,13 @@ def test_a_corpus_of_one_passage() -> None:
     assert titles(Bm25(one).search("only", 5)) == ["Only"]
 
 
+@pytest.mark.parametrize("count", [0, 1, KEPT_FROM])
+def test_stop_words_alone_are_searched_in_vain(count: int) -> None:
+    corpus = Corpus(tuple(Passage("The", f"of and {'the ' * n}") for n in range(count)))
+    assert Bm25(corpus).search("the town", 3) == []
+    assert RankBm25(corpus).search("the town", 3) == []
+
+
 def test_both_rank_alike_where_the_formulas_agree() -> None:
     """bm25s's `robertson` is rank-bm25's Okapi for words in less than half of the passages.
 
@@ -82,7 +89,7 @@ def test_both_rank_alike_where_the_formulas_agree() -> None:
     """
     if not DEV.exists():
         pytest.skip("the questions are not here (../shared/data)")
-    questions = json.loads(DEV.read_text())[:60]
+    questions = json.loads(DEV.read_text(encoding="utf-8"))[:60]
     corpus = Corpus.of_questions(questions)
     ours, reference = Bm25(corpus, method="robertson"), RankBm25(corpus)
     half = len(corpus.passages) / 2
@@ -125,7 +132,7 @@ def test_what_nobody_else_searches_is_not_kept(
 
 
 def test_without_a_cache_an_index_is_in_memory(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     many = Corpus(tuple(Passage(f"Title {i}", f"Word{i} lamp") for i in range(KEPT_FROM)))
     found = Bm25(many, cache=tmp_path / "file" / "below")
     assert found.search("word7", 1) == [many.passages[7]]
@@ -134,7 +141,7 @@ def test_without_a_cache_an_index_is_in_memory(tmp_path: Path) -> None:
 def test_recall_on_real_questions_meets_the_mark() -> None:
     if not DEV.exists():
         pytest.skip("the questions are not here (../shared/data)")
-    questions = json.loads(DEV.read_text())
+    questions = json.loads(DEV.read_text(encoding="utf-8"))
     corpus = Corpus.of_questions(questions)
     assert len(corpus.passages) == 4_948
     found = Bm25(corpus)
@@ -207,7 +214,7 @@ def test_a_damaged_index_is_built_again(damage: str, tmp_path: Path) -> None:
         shutil.rmtree(folder)
         shutil.copytree(theirs, folder)
     elif damage == "seal":
-        (folder / "seal.json").write_text("{")
+        (folder / "seal.json").write_text("{", encoding="utf-8")
     else:
         (folder / "stray.npy").write_bytes(b"not ours")
     assert Bm25(SMALL).search("harbour lamps", 4) == first
@@ -217,7 +224,7 @@ def test_a_damaged_index_is_built_again(damage: str, tmp_path: Path) -> None:
 
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def build(folder: Path) -> None:
-        (folder / "half").write_text("x")
+        (folder / "half").write_text("x", encoding="utf-8")
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError):
@@ -275,7 +282,7 @@ def test_wrong_choices_are_named() -> None:
 def test_a_malformed_corpus_names_its_line(
     content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "corpus.jsonl").write_text(content)
+    (tmp_path / "corpus.jsonl").write_text(content, encoding="utf-8")
     assert main(["serve", f"passages:{tmp_path / 'corpus.jsonl'}"]) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1

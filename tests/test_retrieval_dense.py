@@ -24,6 +24,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from erl_envs import retrieval
+from erl_envs.files import WriteError
 from erl_envs.retrieval import __main__ as command
 from erl_envs.retrieval import dense, server
 from erl_envs.retrieval.base import Corpus, Passage, RetrievalError
@@ -190,7 +191,7 @@ def test_new_weights_under_an_old_name_are_noticed(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_told_in_one_line(encoder: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="cannot keep the embeddings"):
+    with pytest.raises(WriteError, match="cannot keep the embeddings"):
         Dense(CORPUS, encoder, tmp_path / "file" / "cache")
 
 
@@ -200,7 +201,7 @@ def test_a_server_puts_prefixes_before_too(
     monkeypatch.setenv("ERL_ENVS_CACHE", str(tmp_path))
     served: list[Any] = []
     monkeypatch.setattr(server, "serve", lambda retriever, host, port: served.append(retriever))
-    (tmp_path / "corpus.jsonl").write_text('{"title": "A", "text": "b"}\n')
+    (tmp_path / "corpus.jsonl").write_text('{"title": "A", "text": "b"}\n', encoding="utf-8")
     argv = ["serve", f"passages:{tmp_path}/corpus.jsonl", "--retriever", "dense"]
     assert command.main([*argv, "--model", encoder, "--prefixes", "query: ", "passage: "]) == 0
     assert (served[0].query_prefix, served[0].passage_prefix) == ("query: ", "passage: ")

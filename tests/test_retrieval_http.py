@@ -23,10 +23,12 @@ from answering import answering, connected, read_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from erl_envs.calls import FinalError
 from erl_envs.retrieval.__main__ import main
 from erl_envs.retrieval.base import Passage, RetrievalError, Retriever
-from erl_envs.retrieval.http import MAX_ANSWER, Http, passage_of
+from erl_envs.retrieval.http import Http, passage_of, passages_of
 from erl_envs.retrieval.server import make_server, serve
+from erl_envs.web import MAX_ANSWER, Response
 
 PASSAGES = [
     Passage("Oslo", "Capital of Norway.\nOn a fjord."),
@@ -230,7 +232,13 @@ def test_retries_end(stub: Stub) -> None:
     assert len(stub.bodies) == 3
 
 
-@pytest.mark.parametrize("status", [204, 302, 400, 404, 413, 429])
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 520, 529])
+def test_every_status_that_may_pass_is_tried_again(stub: Stub, status: int) -> None:
+    assert ask(stub, says(b"", status), says(GOOD)) == [Passage("Oslo", "On a fjord.")]
+    assert len(stub.bodies) == 2
+
+
+@pytest.mark.parametrize("status", [204, 302, 400, 404, 413])
 def test_refusals_are_final(stub: Stub, status: int) -> None:
     with pytest.raises(RetrievalError, match=f"refused: status {status}"):
         ask(stub, says(b"", status))
@@ -317,15 +325,13 @@ _nearly = st.lists(st.fixed_dictionaries({"document": _json}) | _json, max_size=
 
 
 def test_any_json_gives_passages_or_an_error() -> None:
-    made = Http("http://127.0.0.1:1/retrieve")
-
     @settings(max_examples=300, deadline=None)
     @given(_json | _nearly)
     def check(value: object) -> None:
         try:
-            found = made._passages(json.dumps(value).encode())
-        except RetrievalError as error:
-            assert "\n" not in str(error)
+            found = passages_of(Response(200, json.dumps(value).encode()))
+        except FinalError as error:
+            assert "answered in another form" in str(error)
         else:
             assert all(isinstance(p, Passage) and isinstance(p.text, str) for p in found)
 
@@ -381,7 +387,7 @@ def test_close_ends_what_runs_and_what_comes(stub: Stub) -> None:
         "ftp://a/retrieve",
         "http://:80/retrieve",
         "http://a:99999/retrieve",
-        "http://user:secret@a/retrieve",
+        "http://user:secret@a:99999/retrieve",
         "http://a b/\x00",
     ],
 )

@@ -176,11 +176,12 @@ def test_temperature_zero_is_the_argmax_of_the_full_forward() -> None:
 
 
 @pytest.mark.parametrize("sampling", [PLAIN, PAPER, GREEDY])
-def test_logprobs_are_the_full_forwards_at_temperature_one_before_any_cut(
+def test_logprobs_are_the_full_forwards_at_the_temperature_before_any_cut(
     sampling: Sampling,
 ) -> None:
     for prompt, row in zip(PROMPTS, run(PROMPTS, sampling), strict=True):
         logp_LV = full_forward([*prompt, *row.ids])[len(prompt) - 1 : -1]
+        logp_LV = (logp_LV / (sampling.temperature or 1.0)).log_softmax(-1)
         expected = logp_LV.gather(1, torch.tensor(row.ids)[:, None])[:, 0]
         assert np.allclose(row.logprobs, expected, atol=1e-4)
 

@@ -72,7 +72,8 @@ def test_what_did_not_succeed_is_not_learnt(attempts: list[Attempt]) -> None:
 def test_only_what_the_policy_would_have_sampled_is_learnt() -> None:
     words = tokenizer.build()
     chat = ChatTokens(words, [words.eos_token_id], "nano")
-    ids, sampled = sft.encode(attempt("Question", "A 1 1 ```Right```", 1.0).messages, chat)
+    [part] = sft.encode(attempt("Question", "A 1 1 ```Right```", 1.0).messages, chat)
+    ids, sampled = part.ids, part.sampled
     said = [token for token, was in zip(ids, sampled, strict=True) if was]
     assert words.convert_ids_to_tokens(said) == ["A", "1", "1", "```Right```", "<|end|>"]
     assert sampled == [False] * (len(ids) - 5) + [True] * 5
@@ -83,7 +84,9 @@ def test_the_oracles_run_is_learnt(model: str, oracle_run: Path, tmp_path: Path)
     out = tmp_path / "out"
     argv = ["sft", "--from", str(oracle_run), "--model", model, "--out", str(out)]
     assert main([*argv, "--epochs", "8", "--batch", "3", "--lr", "0.01"]) == 0
-    losses = [json.loads(line)["loss/imitate"] for line in (out / "metrics.jsonl").open()]
+    losses = [
+        json.loads(line)["loss/imitate"] for line in (out / "metrics.jsonl").open(encoding="utf-8")
+    ]
     assert len(losses) == 16
     assert losses[-1] < losses[0] / 2
     assert (out / "model" / "config.json").exists()
@@ -95,7 +98,7 @@ def test_two_processes_learn_what_one_does(model: str, oracle_run: Path, tmp_pat
     assert main([*sft, "--out", str(tmp_path / "one")]) == 0
     together(["-m", "erl_trainer", *sft, "--out", str(tmp_path / "two")])
     one, two = (
-        [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").open()]
+        [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").open(encoding="utf-8")]
         for out in ("one", "two")
     )
     assert len(one) == 2

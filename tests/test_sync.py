@@ -117,7 +117,7 @@ def episodes(policy: Any, temperature: float = 0.0) -> list[Any]:
     players: Any = {"actor": Player(policy, Sampling(temperature, 1.0, 0, max_tokens=8))}
     played = sorted(rollout(jobs, pool, players), key=lambda e: e.sample)
     assert all(episode.valid for episode in played), played[0].attempts[0].error
-    return [episode.attempts[0].tokens for episode in played]
+    return [episode.attempts[0].tokens[0] for episode in played]
 
 
 def follows(sampler: Sampler, model: Any) -> None:
@@ -198,7 +198,7 @@ def sharded() -> None:
         ids_T = torch.tensor(ids)
         at_N = torch.arange(len(ids) - 1)
         with torch.no_grad():
-            logp_N, _ = scorer(ids_T[None], at_N, logprobs, ids_T[1:])
+            (logp_N,) = scorer(ids_T[None], at_N, logprobs, ids_T[1:])
         scorer.reshard()
         return list(logp_N.tolist())
 
@@ -345,6 +345,7 @@ def vllm_server(folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(folder / "model"), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--dtype", "float32", "--enforce-eager", "--hf-overrides", json.dumps(UNTIED)]
+    command += ["--logprobs-mode", "processed_logprobs"]
     command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "2048"]
     environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # else on one core, which may be busy
@@ -352,7 +353,7 @@ def vllm_server(folder: Path) -> Iterator[str]:
     # is a process of its own
     watched = ["sh", "-c", '("$@"; kill -9 0) & cat; kill -9 0', "sh", *command]
     log = folder / "server.log"
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         server = subprocess.Popen(
             watched,
             env=environment,
@@ -365,10 +366,10 @@ def vllm_server(folder: Path) -> Iterator[str]:
         for _ in range(1200):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
-            assert server.poll() is None, log.read_text()[-2000:]
+            assert server.poll() is None, log.read_text(encoding="utf-8")[-2000:]
             time.sleep(0.5)
         else:
-            pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
+            pytest.fail(f"the server did not start: {log.read_text(encoding='utf-8')[-2000:]}")
         yield f"http://127.0.0.1:{port}"
     finally:
         server.communicate()  # closes the pipe
@@ -389,7 +390,13 @@ class StandIn(ThreadingHTTPServer):
     def __init__(self, model: Any) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.model, self.reloads, self.asked = copy.deepcopy(model), True, list[Any]()
-        self.config = {"model_config": {"dtype": "torch.float32", "hf_overrides": UNTIED}}
+        self.config = {
+            "model_config": {
+                "dtype": "torch.float32",
+                "hf_overrides": UNTIED,
+                "logprobs_mode": "processed_logprobs",
+            }
+        }
         self.config["device_config"] = {"device": "cpu"}
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.context, self.lock = 1024, threading.Lock()
@@ -421,7 +428,7 @@ class Answer(BaseHTTPRequestHandler):
         elif self.path == "/reset_prefix_cache":
             self.say({"success": self.server.reloads})
         elif body["prompt"] == [0]:
-            self.say({"error": "no such\nprompt"}, 400)
+            self.say({"error": "no such\nprompt", "to": self.headers["Authorization"]}, 400)
         else:
             self.server.asked.append(body)
             self.say({"choices": [self.complete(model, body)]})
@@ -484,7 +491,9 @@ def test_a_run_gives_the_server_its_weights_after_every_step(
     words += f" --loggers [] --backend vllm-server --server-url {stand_in.url}"
     folders = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "run")]
     assert main([*words.split(), *folders]) == 0
-    told = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    told = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open(encoding="utf-8")
+    ]
     assert [line["updates"] for line in told] == [1, 2]
     assert all(line["sync_gap"] < 1e-5 for line in told)
     trained = Transformers(str(tmp_path / "run" / "model")).model.state_dict()
@@ -531,10 +540,27 @@ def test_a_server_that_cannot_renew_tied_weights(stand_in: StandIn, tmp_path: Pa
         load_sampler(server_config(stand_in), small_model(), TOKENIZER, tmp_path)
 
 
+def test_a_servers_url_may_carry_a_password(stand_in: StandIn, tmp_path: Path) -> None:
+    url = stand_in.url.replace("//", "//me:pass99word@")
+    config = Config(backend="vllm-server", server_url=url, concurrency=2)
+    sampler: Any = load_sampler(config, small_model(), TOKENIZER, tmp_path)
+    with pytest.raises(PolicyError, match="no such") as refused:
+        sampler.policy.continue_ids([0], max_tokens=1)
+    told = f"{refused.value} {sampler.policy.spec}"
+    assert "Basic [secret]" in told and "pass99word" not in told
+    assert told.endswith(f"vllm-server:{stand_in.url.replace('//', '//[secret]@')}")
+
+
+def test_a_server_that_tells_other_log_probabilities(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.config["model_config"]["logprobs_mode"] = "raw_logprobs"
+    with pytest.raises(ValueError, match="start it with --logprobs-mode processed_logprobs"):
+        load_sampler(server_config(stand_in), small_model(), TOKENIZER, tmp_path)
+
+
 def test_a_server_that_refuses_or_is_gone(stand_in: StandIn, tmp_path: Path) -> None:
     sampler: Any = load_sampler(server_config(stand_in), small_model(), TOKENIZER, tmp_path)
-    with pytest.raises(PolicyError, match=r"refused /v1/completions: status 400: .*no such"):
+    with pytest.raises(PolicyError, match=r"at /v1/completions refused: status 400: .*no such"):
         sampler.policy.continue_ids([0], max_tokens=1)
     gone = Config(backend="vllm-server", server_url=f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(PolicyError, match="does not answer: ConnectError"):
+    with pytest.raises(PolicyError, match="failed 3 times, the last time with ConnectError"):
         load_sampler(gone, small_model(), TOKENIZER, tmp_path)

@@ -151,7 +151,7 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_export_whose_reader_has_enough_ends_quietly() -> None:
     command = f"{sys.executable} -m erl_envs.tasks export frozenlake train | head -n 1"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, shell=True, capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.count("\n") == 1 and done.stderr == ""
 
 
@@ -186,7 +186,7 @@ def test_what_data_holds_twice_is_one_task(tmp_path: Path) -> None:
         "context": [["Ada Quill", ["Ada Quill painted ships."]]],
     }
     path = tmp_path / "questions.json"
-    path.write_text(json.dumps([question, {**question, "_id": "2"}]))
+    path.write_text(json.dumps([question, {**question, "_id": "2"}]), encoding="utf-8")
     assert len(tasks.load("hotpotqa", "all", data=f"file:{path}")) == 1
 
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from disks import small_disk
 from launching import together
 from tiny_models import untrained_nano
 
 import erl_envs
 from erl_envs import registry, tasks
+from erl_envs.arguments import UNWRITABLE
 from erl_envs.core import EnvError, Step
 from erl_envs.eval.__main__ import main as evaluate
 from erl_envs.frozenlake import FrozenLake
@@ -60,7 +62,7 @@ def train(model: str, out: Path, *more: str) -> int:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def timeless(path: Path) -> list[dict[str, Any]]:
@@ -70,7 +72,7 @@ def timeless(path: Path) -> list[dict[str, Any]]:
 def test_a_run_writes_its_folder(model: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert train(model, out, "--algo", "erl") == 0
-    config = json.loads((out / "config.json").read_text())
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     assert (config["algo"], config["group_size"], config["second_attempt"]) == (
         "erl",
         2,
@@ -86,7 +88,10 @@ def test_a_run_writes_its_folder(model: str, tmp_path: Path) -> None:
     assert {line["step"] for line in samples} == {1, 3}
     assert {"attempt_1", "reflection", "attempt_2"} <= {line["stage"] for line in samples}
     assert all(line["text"] for line in samples if line["tokens"])
-    assert json.loads((out / "done.json").read_text()) == {"reason": "steps", "step": 4}
+    assert json.loads((out / "done.json").read_text(encoding="utf-8")) == {
+        "reason": "steps",
+        "step": 4,
+    }
     policy = Transformers(str(out / "model"))
     assert policy.revision != Transformers(model).revision
 
@@ -146,7 +151,7 @@ def test_killed_between_checkpoints_it_goes_on_from_the_last(
         patch.setattr(Learner, "update", die)
         assert train(model, killed) == 130
     assert [line["step"] for line in lines(killed / "metrics.jsonl")] == list(range(at))
-    with (killed / "metrics.jsonl").open("a") as file:
+    with (killed / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(f'{{"step": {at}, "train/rew')  # a line that a crash cut off
     assert train(model, killed, "--resume") == 0
     assert timeless(killed / "metrics.jsonl") == timeless(whole / "metrics.jsonl")
@@ -227,7 +232,7 @@ def test_a_bad_file_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:
     path = tmp_path / "config.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     assert main(["train", "--config", str(path), "--out", str(tmp_path / "run")]) == 2
     told = capsys.readouterr().err
     assert message in told
@@ -237,10 +242,12 @@ def test_a_bad_file_is_told(
 
 def test_a_file_and_options_make_the_configuration(model: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    path.write_text('{"algo": "grpo", "env_options": {"rules": "shown"}, "seed": 7}')
+    path.write_text(
+        '{"algo": "grpo", "env_options": {"rules": "shown"}, "seed": 7}', encoding="utf-8"
+    )
     out = tmp_path / "run"
     assert train(model, out, "--config", str(path), "-o", "max_turns=3", "--steps", "1") == 0
-    config = json.loads((out / "config.json").read_text())
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     assert config["env_options"] == {"rules": "shown", "max_turns": 3}
     assert (config["algo"], config["seed"], config["second_attempt"]) == ("grpo", 7, "none")
 
@@ -261,7 +268,7 @@ def test_a_run_knows_its_model_and_tasks(
 ) -> None:
     out = tmp_path / "run"
     assert train(model, out, "--steps", "1") == 0
-    assert json.loads((out / "origin.json").read_text()) == {
+    assert json.loads((out / "origin.json").read_text(encoding="utf-8")) == {
         "version": erl_envs.__version__,
         "model": Transformers(model).revision,
         "train_split": tasks.split_hash(tasks.load("frozenlake", "small-train")),
@@ -332,7 +339,7 @@ def test_a_loss_that_is_not_finite_stops_and_saves(
     assert "stopped at step 1: loss is nan in the micro-batch of tasks a, b" in (
         capsys.readouterr().err
     )
-    stopped = json.loads((out / "stopped.json").read_text())
+    stopped = json.loads((out / "stopped.json").read_text(encoding="utf-8"))
     assert (stopped["reason"], stopped["step"]) == ("not_finite", 1)
     path = checkpoint.latest(out / "checkpoints")
     assert path is not None
@@ -360,7 +367,7 @@ def test_weights_that_an_update_broke_stop_the_run(
     assert train(model, tmp_path / "run", "--kl-weight", "0.01") == 1
     told = capsys.readouterr().err
     assert "log-probabilities are not finite after the update by tasks " in told
-    stopped = json.loads((tmp_path / "run" / "stopped.json").read_text())
+    stopped = json.loads((tmp_path / "run" / "stopped.json").read_text(encoding="utf-8"))
     assert stopped["reason"] == "not_finite"
 
 
@@ -371,12 +378,12 @@ def test_a_full_disk_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def full(state: Any, path: Path) -> None:
-        path.write_text("half")
+        path.write_text("half", encoding="utf-8")
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos\nframe #0")
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
-        assert train(model, tmp_path / "run", "--steps", "2") == 2
+        assert train(model, tmp_path / "run", "--steps", "2") == UNWRITABLE
     told = capsys.readouterr().err
     assert "step-000002.pt: [enforce fail at inline_container.cc:672] . unexpected pos\n" in told
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
@@ -490,14 +497,14 @@ def test_a_step_that_fails_first_goes_on_after_the_evaluation_before_it(
 def test_a_sample_that_the_model_cannot_read_loses_no_step(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check = Learner._check
+    update, steps = Learner.update, iter(range(9))
 
-    def refuse(self: Learner, sample: Any) -> None:
-        if self.updates == 3:
+    def refuse(self: Learner, samples: Sequence[Any]) -> Any:
+        if next(steps) == 3:
             self._context = 1
-        check(self, sample)
+        return update(self, samples)
 
-    monkeypatch.setattr(Learner, "_check", refuse)
+    monkeypatch.setattr(Learner, "update", refuse)
     assert train(model, tmp_path / "run", "--checkpoint-every", "9") == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert "tokens but the model reads 1: take one that reads" in told
@@ -536,7 +543,10 @@ def test_a_reflector_that_fails_too_often_stops_the_run(
     assert train(model, tmp_path / "run", *words) == 1
     told = capsys.readouterr().err
     assert "reflections of step 1 failed outside the policy: " in told
-    assert json.loads((tmp_path / "run" / "stopped.json").read_text())["reason"] == "failures"
+    assert (
+        json.loads((tmp_path / "run" / "stopped.json").read_text(encoding="utf-8"))["reason"]
+        == "failures"
+    )
 
 
 def test_a_stale_sampler_stops_the_run(
@@ -554,7 +564,7 @@ def test_a_stale_sampler_stops_the_run(
         patch.setattr("erl_trainer.train.verify", stale)
         assert train(model, out) == 1
         assert "stopped at step 1: it samples from other weights" in capsys.readouterr().err
-        assert json.loads((out / "stopped.json").read_text())["reason"] == "sampler"
+        assert json.loads((out / "stopped.json").read_text(encoding="utf-8"))["reason"] == "sampler"
         assert train(model, out, "--resume") == 1  # it still does
     assert train(model, out, "--resume") == 0
     ours, theirs = timeless(out / "metrics.jsonl"), timeless(whole / "metrics.jsonl")
@@ -571,6 +581,28 @@ def test_what_a_sample_says_ends_no_line(tmp_path: Path) -> None:
     before = path.read_bytes()
     Log(path, 4).close()
     assert path.read_bytes() == before
+
+
+def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    whole = ['{"step": 1, "text": "√"}\n', '{"step": 2, "text": "√"}\n']
+    text = "".join(whole).encode()
+    # within a line, within a character, before the line's end
+    for size in (len(text) - 10, len(text) - 4, len(text) - 1):
+        path.write_bytes(text[:size])
+        log = Log(path, 5)
+        log.write({"step": 3})
+        log.close()
+        assert path.read_text(encoding="utf-8") == whole[0] + '{"step": 3}\n'
+
+
+def test_a_full_disk_on_one_process_stops_all(tmp_path: Path) -> None:
+    words = "train --algo grpo --steps 1 --tasks-per-step 2 --group-size 2 --eval-every 0"
+    command = ["-m", "erl_trainer", *words.split(), "--loggers", "[]", "--out", str(tmp_path)]
+    with small_disk(20_000):
+        for said in together(command, code=UNWRITABLE):
+            assert f"error: cannot write {tmp_path / 'checkpoints' / 'step-000001.pt'}: " in said
+            assert "Traceback" not in said
 
 
 def test_groups_without_variance_are_told_and_the_run_goes_on(
@@ -644,7 +676,7 @@ def test_help_lists_commands_and_unknown_ones_are_told(capsys: pytest.CaptureFix
 def test_a_config_that_a_crash_left_empty_is_told(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "config.json").write_text("")
+    (tmp_path / "config.json").write_text("", encoding="utf-8")
     assert train(model, tmp_path, "--resume") == 2
     assert f"{tmp_path / 'config.json'} is not JSON: " in capsys.readouterr().err
 
@@ -654,7 +686,7 @@ def test_what_fails_on_one_process_stops_all(tmp_path: Path) -> None:
     words = "train --algo grpo --steps 2 --tasks-per-step 2 --group-size 2 --eval-every 0"
     said = together([script, *words.split(), "--loggers", "[]", "--out", str(tmp_path)], code=1)
     assert "stopped at step 0: the second process's sampler is gone; --resume goes on" in said[0]
-    stopped = json.loads((tmp_path / "stopped.json").read_text())
+    stopped = json.loads((tmp_path / "stopped.json").read_text(encoding="utf-8"))
     assert stopped["reason"] == "sampler"
     # a thread that drops a tensor after the interpreter's end aborts the process
     assert all("left of gloo: []" in words for words in said)

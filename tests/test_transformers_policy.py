@@ -18,7 +18,8 @@ from tiny_models import Style, save_tiny, tiny_model, tiny_tokenizer
 from erl_envs import policies
 from erl_envs.core import Episode, Message, Task
 from erl_envs.policies.base import Completion, Conversation, Sampling
-from erl_envs.policies.transformers import Transformers, load
+from erl_envs.policies.kv_cache import Read
+from erl_envs.policies.transformers import Transformers, load, revision
 from erl_envs.rollout import EnvPool, Job, Player, rollout
 
 OPTIONS = {"prompt_style": "compact", "max_turns": 3}
@@ -81,12 +82,9 @@ def test_an_episode_keeps_the_tokens_it_sampled(style: Style) -> None:
     stops = actor.chat.stop_ids
     for episode in play(actor, samples=3):
         attempt = episode.attempts[0]
-        assert episode.valid and attempt.tokens is not None
-        ids, sampled, logprobs = (
-            attempt.tokens.ids,
-            attempt.tokens.sampled,
-            attempt.tokens.logprobs,
-        )
+        assert episode.valid
+        [tokens] = attempt.tokens
+        ids, sampled, logprobs = tokens.ids, tokens.sampled, tokens.logprobs
         assert len(ids) == len(sampled) == len(logprobs)
         written = list(spans(ids, sampled))
         shown = [span[:-1] if span[-1] in stops else span for span in written]
@@ -101,8 +99,7 @@ def test_an_episode_keeps_the_tokens_it_sampled(style: Style) -> None:
 def test_a_turns_prompt_is_everything_before_its_answer() -> None:
     [episode] = play(policy())
     attempt = episode.attempts[0]
-    assert attempt.tokens is not None
-    sampled = attempt.tokens.sampled
+    sampled = attempt.tokens[0].sampled
     starts = [i for i, was in enumerate(sampled) if was and not sampled[i - 1]]
     assert [turn.usage.prompt_tokens for turn in attempt.turns] == starts
 
@@ -110,14 +107,52 @@ def test_a_turns_prompt_is_everything_before_its_answer() -> None:
 def test_the_kept_logprobs_are_the_models_over_the_kept_ids() -> None:
     actor = policy()
     for episode in play(actor, samples=3):
-        tokens = episode.attempts[0].tokens
-        assert tokens is not None
+        [tokens] = episode.attempts[0].tokens
         with torch.inference_mode():
             logp_LV = actor.model(torch.tensor([tokens.ids])).logits[0, :-1].log_softmax(-1)
         own_L = logp_LV.gather(1, torch.tensor(tokens.ids[1:])[:, None])[:, 0]
         mask_L = torch.tensor(tokens.sampled[1:])
         kept_L = torch.tensor(tokens.logprobs[1:])
         assert torch.allclose(own_L[mask_L], kept_L[mask_L], atol=1e-4)
+
+
+def test_a_prompt_that_is_told_anew_is_read_as_if_it_were_the_first() -> None:
+    """Each stretch has the model's own log-probabilities, whatever the one before it left read."""
+    tokenizer = tiny_tokenizer()
+    opening = "{{ '<|im_start|>assistant\n' }}"
+    assert opening in tokenizer.chat_template
+    # what this opens an answer with it leaves out of the history, as Qwen3's does
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        opening, "{{ '<|im_start|>assistant\n<think>\n\n</think>\n\n' }}"
+    )
+    actor = Transformers("tiny", tiny_model(), tokenizer)
+    played = play(actor, samples=3)
+    for episode in played:
+        parts = episode.attempts[0].tokens
+        assert len(parts) == len(episode.attempts[0].turns) == 3
+        for part in parts:
+            with torch.inference_mode():
+                logp_LV = actor.model(torch.tensor([part.ids])).logits[0, :-1].log_softmax(-1)
+            own_L = logp_LV.gather(1, torch.tensor(part.ids[1:])[:, None])[:, 0]
+            mask_L = torch.tensor(part.sampled[1:])
+            assert torch.allclose(own_L[mask_L], torch.tensor(part.logprobs[1:])[mask_L], atol=1e-4)
+    alone = play(Transformers("tiny", tiny_model(), tokenizer), samples=3, concurrency=1)
+    assert [said(episode) for episode in alone] == [said(episode) for episode in played]
+
+
+def test_only_what_another_prompt_begins_with_is_kept_of_what_was_read() -> None:
+    keys, values = torch.arange(6.0)[None, :, None], -torch.arange(6.0)[None, :, None]
+    read = Read([3, 1, 4, 1, 5, 9], [(keys, values)])
+
+    def kept(*ids: int) -> int:
+        past = read.of(ids)
+        return 0 if past is None else past[0][0].shape[1]
+
+    assert kept(3, 1, 4, 1, 5, 9, 2) == 6
+    assert kept(3, 1, 4, 1, 5, 9) == 5  # of the last id the model must be asked
+    assert kept(3, 1, 4) == 2
+    assert kept(3, 1, 5, 9, 2, 6) == 2
+    assert kept(2, 7) == kept(3) == 0
 
 
 def test_the_tested_policy_both_ends_its_turns_and_is_cut_off() -> None:
@@ -137,10 +172,9 @@ def test_who_else_is_in_the_batch_does_not_change_an_episode() -> None:
     alone = play(policy(), samples=8, concurrency=1)
     together = play(policy(), samples=8, concurrency=8)
     assert [said(episode) for episode in alone] == [said(episode) for episode in together]
-    tokens = [
-        (e.attempts[0].tokens, f.attempts[0].tokens) for e, f in zip(alone, together, strict=True)
-    ]
-    assert all(a and b and a.ids == b.ids for a, b in tokens)
+    for one, other in zip(alone, together, strict=True):
+        [a], [b] = one.attempts[0].tokens, other.attempts[0].tokens
+        assert a.ids == b.ids
 
 
 def test_a_conversation_longer_than_the_context_is_answered_with_nothing() -> None:
@@ -154,15 +188,14 @@ def test_a_conversation_longer_than_the_context_is_answered_with_nothing() -> No
 def test_a_context_that_fills_up_cuts_one_answer_and_leaves_the_next_empty() -> None:
     [episode] = play(policy(), seed=1)
     first = episode.attempts[0].turns[0].usage
-    assert first.completion_tokens > 2
-    prompt = first.prompt_tokens
+    prompt, written = first.prompt_tokens, first.completion_tokens
+    assert prompt is not None and written is not None and written > 2
     [episode] = play(policy(context=prompt + 2), seed=1)
     assert episode.valid
     turns = episode.attempts[0].turns
     assert [turn.usage.completion_tokens for turn in turns] == [2, 0, 0]
     assert [turn.stop for turn in turns] == ["length"] * 3
-    tokens = episode.attempts[0].tokens
-    assert tokens is not None
+    [tokens] = episode.attempts[0].tokens
     assert [i for i, was in enumerate(tokens.sampled) if was] == [prompt, prompt + 1]
 
 
@@ -242,13 +275,15 @@ def test_a_model_without_chat_template_is_refused(copy: Path) -> None:
 )
 def test_a_broken_file_is_refused(copy: Path, name: str, content: str) -> None:
     assert (copy / name).is_file()
-    (copy / name).write_text(content)
+    (copy / name).write_text(content, encoding="utf-8")
     assert f"{copy}" in refusal(f"transformers:{copy}")
 
 
 def test_weights_of_another_shape_are_refused(copy: Path) -> None:
-    config = (copy / "config.json").read_text()
-    (copy / "config.json").write_text(config.replace('"hidden_size": 16', '"hidden_size": 32'))
+    config = (copy / "config.json").read_text(encoding="utf-8")
+    (copy / "config.json").write_text(
+        config.replace('"hidden_size": 16', '"hidden_size": 32'), encoding="utf-8"
+    )
     assert "cannot load the model" in refusal(f"transformers:{copy}")
 
 
@@ -262,17 +297,38 @@ def test_a_broken_gguf_file_is_refused(tmp_path: Path) -> None:
     assert "broken.gguf" in refusal(f"transformers:{tmp_path}/broken.gguf")
 
 
-def test_half_precision_stays_where_the_machine_multiplies_it(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    half = copy_of(saved, tmp_path)
-    tiny_model().to(torch.bfloat16).save_pretrained(half)
-    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(
-            "erl_envs.policies.transformers._cpu_multiplies_bf16", lambda fast=fast: fast
-        )
-        assert load(str(half))[0].dtype == dtype
+@pytest.fixture
+def adapters(saved: Path, tmp_path: Path) -> Path:
+    """LoRA adapters of the saved model that change what it says."""
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = peft.get_peft_model(load(str(saved))[0], lora)
+    model.peft_config["default"].base_model_name_or_path = str(saved)
+    model.save_pretrained(tmp_path / "adapters")
+    return tmp_path / "adapters"
 
 
-def copy_of(saved: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(saved, tmp_path / "half"))
+def test_a_folder_of_adapters_is_a_model(saved: Path, adapters: Path) -> None:
+    from peft import PeftModel
+
+    base, _ = load(str(saved))
+    merged, tokenizer = load(str(adapters))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        plain, ours = base(ids).logits, merged(ids).logits
+        theirs = PeftModel.from_pretrained(base, str(adapters))(ids).logits
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(ours, plain, atol=0.1)
+    assert type(merged) is type(base) and len(tokenizer) == merged.config.vocab_size
+    assert revision(merged) != revision(load(str(saved))[0])
+    assert play(Transformers(str(adapters)))[0].valid
+
+
+def test_adapters_without_a_base_are_refused(adapters: Path, saved: Path, tmp_path: Path) -> None:
+    config = adapters / "adapter_config.json"
+    text = config.read_text(encoding="utf-8").replace(str(saved), str(tmp_path / "gone"))
+    config.write_text(text, encoding="utf-8")
+    told = refusal(f"transformers:{adapters}")
+    assert "cannot load the adapters" in told and "no such folder" in told

@@ -39,7 +39,7 @@ def test_vllm_samples_what_transformers_samples(tmp_path: Path) -> None:
         players: Any = {"actor": Player(policy, Sampling(temperature=0.0, max_tokens=8))}
         episodes = sorted(rollout(jobs, pool, players), key=lambda e: e.sample)
         assert all(episode.valid for episode in episodes)
-        return [episode.attempts[0].tokens for episode in episodes]
+        return [episode.attempts[0].tokens[0] for episode in episodes]
 
     for ours, theirs in zip(tokens(Vllm(folder)), tokens(Transformers(folder)), strict=True):
         assert len(ours.ids) == len(ours.sampled) == len(ours.logprobs)

@@ -189,7 +189,7 @@ def test_another_process_makes_the_same_bytes(hash_seed: str) -> None:
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
     assert done.stdout.strip() == content_hash(build_world(9, 40, 600, hops=(2, 3, 4)))

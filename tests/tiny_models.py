@@ -59,17 +59,7 @@ def tiny_tokenizer(style: Style | None = "chatml", named_special: bool = True) -
         named_special: Whether its end-of-turn tokens have a name (`additional_special_tokens`),
             or are special in `tokenizer.json` alone, as Gemma 3's and Llama 3's are.
     """
-    pieces = [word[:end] for word in WORDS for end in range(2, len(word) + 1)]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = dict.fromkeys([*alphabet, *pieces])
-    raw = Tokenizer(
-        models.BPE(
-            vocab={token: number for number, token in enumerate(tokens)},
-            merges=[(piece[:-1], piece[-1]) for piece in dict.fromkeys(pieces)],
-        )
-    )
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    raw.decoder = decoders.ByteLevel()
+    raw = byte_level()
     raw.add_special_tokens(list(SPECIAL))
     raw.post_processor = processors.TemplateProcessing(
         "<|bos|> $A", special_tokens=[("<|bos|>", raw.token_to_id("<|bos|>"))]
@@ -82,6 +72,22 @@ def tiny_tokenizer(style: Style | None = "chatml", named_special: bool = True) -
     )
     tokenizer.chat_template = TEMPLATES[style] if style else None
     return tokenizer
+
+
+def byte_level() -> Tokenizer:
+    """A token for each byte and for each of `WORDS`; none is special."""
+    pieces = [word[:end] for word in WORDS for end in range(2, len(word) + 1)]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = dict.fromkeys([*alphabet, *pieces])
+    raw = Tokenizer(
+        models.BPE(
+            vocab={token: number for number, token in enumerate(tokens)},
+            merges=[(piece[:-1], piece[-1]) for piece in dict.fromkeys(pieces)],
+        )
+    )
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    raw.decoder = decoders.ByteLevel()
+    return raw
 
 
 def tiny_model(context: int = 8192, seed: int = 0) -> Any:

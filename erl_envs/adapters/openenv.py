@@ -47,19 +47,22 @@ class TextEnvironment(Environment[TextAction, TextObservation, TextState]):
     """A session: one of our environments, and the attempt that it is at."""
 
     SUPPORTS_CONCURRENT_SESSIONS = True
+    FILE = "file"  # what clients call the split of the file that is served
 
-    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, options: Mapping[str, Any], file: str | None = None) -> None:
         """A session; `reset` starts an attempt.
 
         Args:
             name: Environment id.
             options: The environment's `Options`; no `render_mode`, for nobody would see it.
+            file: A split `file:PATH` that clients call `FILE`; they cannot name one themselves.
 
         Raises:
             ValueError: No such environment or option; the message lists the valid ones.
         """
         super().__init__()
         self._options = dict(options)
+        self._file = file
         build(registry.env_class(name).Options, name, options)
         self._env = registry.make(name, **options)
         self._state = TextState(env=name)
@@ -120,7 +123,7 @@ class TextEnvironment(Environment[TextAction, TextObservation, TextState]):
         if not isinstance(split, str):
             raise ValueError(f"split must be a string, not {split!r:.100}")
         try:
-            return at(served(self._env.name, split, self._options), index)
+            return at(self._served(split), index)
         except IndexError as error:
             raise ValueError(str(error)) from error
 
@@ -178,7 +181,7 @@ class TextEnvironment(Environment[TextAction, TextObservation, TextState]):
 
     async def list_splits(self) -> list[dict[str, str]]:
         """The environment's task sets."""
-        names = await asyncio.to_thread(tasks.splits, self._env.name, **self._options)
+        names = await asyncio.to_thread(self._names)
         return [{"name": n, "type": "train" if n.endswith("train") else "test"} for n in names]
 
     async def num_tasks(self, split: str) -> int:
@@ -195,17 +198,24 @@ class TextEnvironment(Environment[TextAction, TextObservation, TextState]):
         Raises:
             IndexError: There is no such task.
         """
-        return spec(at(await self._load(split), index), index)
+        return spec(at(await self._load(split), index), index, split)
 
     async def get_task_range(
         self, split: str, start: int | None = None, stop: int | None = None
     ) -> list[dict[str, Any]]:
         """Index and id of the tasks of a slice."""
         numbered = list(enumerate(await self._load(split)))[start:stop]
-        return [spec(task, index) for index, task in numbered]
+        return [spec(task, index, split) for index, task in numbered]
 
     async def _load(self, split: str) -> tuple[Task, ...]:
-        return await asyncio.to_thread(served, self._env.name, split, self._options)
+        return await asyncio.to_thread(self._served, split)
+
+    def _served(self, split: str) -> tuple[Task, ...]:
+        return served(self._env.name, split, self._names(), self._options)
+
+    def _names(self) -> dict[str, str]:
+        own = {name: name for name in tasks.splits(self._env.name, **self._options)}
+        return own | ({self.FILE: self._file} if self._file else {})
 
 
 class TextClient(EnvClient[TextAction, TextObservation, TextState]):
@@ -229,6 +239,7 @@ def app(
     max_sessions: int = 64,
     max_body: int = 1 << 20,
     idle: float = 600.0,
+    file: str | None = None,
 ) -> FastAPI:
     """An environment as an OpenEnv application, its data loaded.
 
@@ -238,11 +249,14 @@ def app(
         max_sessions: Most sessions at a time.
         max_body: Most bytes of an HTTP request; of a socket's messages, the server's limit holds.
         idle: Seconds without a message after which a session is closed, and that a body may take.
+        file: A split `file:PATH` to serve under the name `file`.
 
     Raises:
-        ValueError: There is no such environment or option; the message lists the valid ones.
+        ValueError: A bad environment, option or file; the message says what is valid.
     """
-    session = functools.partial(TextEnvironment, env, dict(options or {}))
+    if file is not None:
+        tasks.load(env, file, **(options or {}))
+    session = functools.partial(TextEnvironment, env, dict(options or {}), file)
     session().reset(seed=0)
     made: FastAPI = create_fastapi_app(
         session,

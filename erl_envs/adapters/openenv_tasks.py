@@ -15,19 +15,27 @@ _loading: dict[tuple[str, str], threading.Lock] = {}
 """
 
 
-def served(env: str, split: str, options: Mapping[str, Any]) -> tuple[Task, ...]:
+def served(
+    env: str, split: str, names: Mapping[str, str], options: Mapping[str, Any]
+) -> tuple[Task, ...]:
     """A split's tasks; no salted one's: salts have no end, and a set that is made is kept.
+
+    Args:
+        env: Environment id.
+        split: What the client calls it.
+        names: The splits that are served: what clients call each, and its own name.
+        options: The environment's.
 
     Raises:
         ValueError: There is no such split; the message lists those there are.
     """
-    if split not in (found := tasks.splits(env, **options)):
+    if split not in names:
         raise ValueError(
-            f"{env} has no split {split!r:.100}; valid: {', '.join(found)} "
-            "(salted sets are not served)"
+            f"{env} has no split {split!r:.100}; valid: {', '.join(names)} "
+            "(salted sets are not served, nor files)"
         )
-    with _loading.setdefault((env, split), threading.Lock()):
-        return tasks.load(env, split, **options)
+    with _loading.setdefault((env, names[split]), threading.Lock()):
+        return tasks.load(env, names[split], **options)
 
 
 def read(task: Any) -> Task:
@@ -49,9 +57,9 @@ def read(task: Any) -> Task:
     return given
 
 
-def spec(task: Task, index: int) -> dict[str, Any]:
+def spec(task: Task, index: int, split: str) -> dict[str, Any]:
     """What a client is told of a task: nothing of the board or the answer."""
-    return {"id": task.id, "index": index, "split": task.split}
+    return {"id": task.id, "index": index, "split": split}
 
 
 def at(found: tuple[Task, ...], index: int) -> Task:

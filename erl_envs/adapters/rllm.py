@@ -21,7 +21,10 @@ import httpx
 
 from erl_envs.adapters import rows as shared
 from erl_envs.adapters.versions import require
+from erl_envs.calls import FinalError, PassingError
 from erl_envs.core import Message, TextEnv
+from erl_envs.secrets import redact, redact_error
+from erl_envs.web import check_server, join, open_client, reason_of, send
 
 require("rllm", "0.3")
 
@@ -56,7 +59,8 @@ async def play(task: Task, config: AgentConfig) -> Episode:
     env, messages = await asyncio.to_thread(_open, row)
     steps: list[Step] = []
     reward, done = 0.0, False
-    async with httpx.AsyncClient(timeout=None) as client:  # each message has a deadline
+    # rLLM's gateway knows a session by its URL and asks for no key
+    async with open_client(headers={"Authorization": "Bearer EMPTY"}, timeout=None) as client:
         while not done:
             text = await _ask(client, config, messages)
             observation, gained, terminated, truncated, info = await asyncio.to_thread(
@@ -132,18 +136,16 @@ async def _ask(client: httpx.AsyncClient, config: AgentConfig, messages: Sequenc
     """
     sampling = getattr(config, "sampling_params", {}) or {}
     body = {**sampling, "model": config.model, "messages": messages}
-    url = f"{config.base_url.rstrip('/')}/chat/completions"
+    check_server(config.base_url, "base URL", "http://localhost:8000/v1")
+    url = join(config.base_url, "chat/completions")
     try:
-        # rLLM's gateway knows a session by its URL and asks for no key
-        async with asyncio.timeout(TIMEOUT):  # httpx's starts anew with each piece
-            response = await client.post(url, json=body, headers={"Authorization": "Bearer EMPTY"})
-        response.raise_for_status()
-        text = response.json()["choices"][0]["message"]["content"] or ""
-    except TimeoutError as error:
-        raise RuntimeError(f"no message from {url}: no answer within {TIMEOUT:g} s") from error
-    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise RuntimeError(f"no message from {url}: {why[:300]}") from error
+        async with asyncio.timeout(TIMEOUT):
+            reply = (await send(client, "POST", url, body)).json()
+        text = reply["choices"][0]["message"]["content"] or ""
+    except (FinalError, PassingError, TimeoutError, LookupError, TypeError) as error:
+        known = isinstance(error, FinalError | PassingError)
+        why = " ".join(redact_error(str(error) if known else reason_of(error)).split())
+        raise RuntimeError(f"no message from {redact_error(url)}: {why[:300]}") from error
     if not isinstance(text, str):
-        raise RuntimeError(f"no message from {url}: its content is no text")
-    return text
+        raise RuntimeError(f"no message from {redact_error(url)}: its content is no text")
+    return redact(text)

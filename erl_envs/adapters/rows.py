@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from erl_envs import registry, tasks
-from erl_envs.core import Message, Task, TextEnv, canonical_json
+from erl_envs.core import Message, Task, TextEnv, Tokens, canonical_json
 
 
 class Row(TypedDict):
@@ -70,6 +70,20 @@ def open_row(env: str, options: str, task: str) -> tuple[TextEnv, Task]:
         ValueError: They name no environment, option or task that there is; one line.
     """
     return registry.make(env, **_object(options, "options")), Task.from_json(_object(task, "task"))
+
+
+def one_sequence(tokens: Sequence[Tokens]) -> Tokens | None:
+    """An attempt's one stretch, None if nobody kept its tokens.
+
+    Raises:
+        ValueError: It has several: its chat template does not only append.
+    """
+    if len(tokens) > 1:
+        raise ValueError(
+            f"one sequence an attempt is taken here, and this one has {len(tokens)}: the model's "
+            "chat template does not only append to what was told and sampled"
+        )
+    return tokens[0] if tokens else None
 
 
 def _object(text: str, what: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from erl_envs import registry, tasks
 from erl_envs.adapters.rows import open_row, row
 from erl_envs.adapters.versions import require
 from erl_envs.core import Task, TextEnv
+from erl_envs.web import open_client
 
 require("verifiers", "0.4")
 
@@ -198,7 +199,7 @@ class ChatHarness(vf.Harness[vf.HarnessConfig]):
             messages.append({"role": "user", "content": prompt})
         else:
             messages += map(message_to_wire, prompt or [])
-        async with httpx.AsyncClient(timeout=None, trust_env=False, verify=_tls()) as client:
+        async with open_client(timeout=None, trust_env=False, verify=_tls()) as client:
             answer = await client.post(
                 f"{endpoint}/chat/completions",
                 headers={"Authorization": f"Bearer {secret}"},

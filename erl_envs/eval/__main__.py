@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
 from erl_envs import policies, registry
-from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain
+from erl_envs.arguments import (
+    INTERRUPTED,
+    INVALID,
+    OK,
+    Parser,
+    complain,
+    interruptible,
+    run_command,
+    tell,
+)
 from erl_envs.eval.progress import show_progress
 from erl_envs.eval.run import (
     REFLECTION_TEMPERATURE,
@@ -28,8 +38,10 @@ from erl_envs.eval.runfolder import RunFolder
 from erl_envs.eval.table import print_run
 from erl_envs.extras import missing_extra
 from erl_envs.options import read_pair
-from erl_envs.policies import Sampling, nano
+from erl_envs.policies import Sampling, Thoughts, nano
 from erl_envs.policies.openai import DEFAULT_URL
+from erl_envs.task_files import strictly
+from erl_envs.tasks import STRICT_HELP
 
 ENVS, DEFAULT_POLICY = ("frozenlake", "sokoban", "hotpotqa"), "nano"
 
@@ -43,7 +55,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--env", help=f"of {', '.join(registry.list_envs())}, by commas; by default ours")
-    add("--split", help="task set: test, but small-test for nano (python -m erl_envs.tasks list)")
+    add(
+        "--split",
+        help="one of python -m erl_envs.tasks list (test; nano's small-test) or file:PATH",
+    )
+    add("--strict", action="store_true", help=STRICT_HELP)
     add("--policy", default=DEFAULT_POLICY, help=", ".join(policies.FORMS))
     add("--limit", type=_positive, help="first so many tasks of each environment")
     add("--samples", type=_positive, default=1, help="episodes a task")
@@ -62,6 +78,24 @@ def build_parser() -> argparse.ArgumentParser:
     add("--top-k", type=int, default=Sampling.top_k, help="0 keeps all")
     add("--max-tokens", type=int, default=Sampling.max_tokens, help="of one message")
     add("--base-url", default=DEFAULT_URL, help="server of openai: policies")
+    add(
+        "--extra-body",
+        type=_json_object,
+        metavar="JSON",
+        help="what else requests to it hold, for options that it alone knows",
+    )
+    add(
+        "--thoughts",
+        choices=get_args(Thoughts),
+        help="what becomes of earlier turns' thoughts; by default what the model's template does",
+    )
+    add(
+        "--template",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for the policy's chat template, such as enable_thinking=false",
+    )
     add("--tools", action="store_true", help="openai: policies get the environment's tools")
     add("--concurrency", type=_positive, default=64, help="most episodes at a time")
     add("--executor", choices=("local", "ray"), default="local", help="ray: a cluster's workers")
@@ -72,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@interruptible()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = build_parser().parse_args(argv)
@@ -80,14 +115,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.resume and args.out is None:
             raise ValueError("--resume needs --out, the folder of the run to go on with")
         executor = _executor(args, config)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return complain(error)
     folder = RunFolder(args.out or Path("runs") / datetime.now().strftime("%Y-%m-%d_%H%M%S"))
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     try:
         with show_progress("episodes", bar=args.policy != "human") as progress:
             run = evaluate(config, executor, folder, args.resume, progress)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return complain(error)
     except KeyboardInterrupt:
         print(f"interrupted; go on with --resume --out {folder.path}", file=sys.stderr)
@@ -120,9 +155,10 @@ def config_of(args: argparse.Namespace) -> Config:
         raise ValueError(f"--env names no environment; valid: {', '.join(registry.list_envs())}")
     if len(set(envs)) < len(envs):
         raise ValueError(f"--env names an environment twice: {args.env}")
+    split = args.split or (nano.SPLIT if is_nano else "test")
     return Config(
         envs=envs,
-        split=args.split or (nano.SPLIT if is_nano else "test"),
+        split=strictly(split) if args.strict else split,
         options=_options(args.option, envs, nano.OPTIONS if is_nano else {}),
         limit=args.limit,
         samples=args.samples,
@@ -172,11 +208,25 @@ def _executor(args: argparse.Namespace, config: Config) -> Executor:
         raise ValueError(f"{who} writes no reflections; give --reflector one of the models")
     if config.attempts == 1 and args.reflector:
         raise ValueError("--reflector needs --attempts 2")
-    actor = partial(policies.load, args.policy, args.base_url, args.concurrency, args.tools)
+    if args.extra_body and not any(spec.startswith("openai:") for spec in (args.policy, who)):
+        raise ValueError("--extra-body is for openai: policies")
+    served = {
+        "base_url": args.base_url,
+        "concurrency": args.concurrency,
+        "extra_body": args.extra_body,
+    }
+    actor = partial(
+        policies.load,
+        args.policy,
+        tools=args.tools,
+        thoughts=args.thoughts,
+        template=dict(map(read_pair, args.template)),
+        **served,
+    )
     reflector = (
         None
         if args.reflector in (None, args.policy)
-        else partial(policies.load, args.reflector, args.base_url, args.concurrency)
+        else partial(policies.load, args.reflector, **served)
     )
     if args.executor == "local":
         if args.workers or args.worker_gpus:
@@ -188,11 +238,17 @@ def _executor(args: argparse.Namespace, config: Config) -> Executor:
         from erl_envs.eval.executor_ray import RayExecutor
     except ImportError as error:
         raise missing_extra("workers on a cluster", "ray", error) from error
-    return RayExecutor(config, actor, reflector, args.workers, args.worker_gpus, _tell)
+    return RayExecutor(config, actor, reflector, args.workers, args.worker_gpus, tell)
 
 
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, got {text[:60]}")
+    return value
 
 
 def _positive(text: str) -> int:
@@ -203,4 +259,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

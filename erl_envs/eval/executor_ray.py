@@ -7,6 +7,7 @@ as they end. When a worker is lost, the others play what it owed.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import socket
@@ -21,8 +22,9 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 import erl_envs
 from erl_envs.core import Episode
 from erl_envs.eval.run import Config, Here
-from erl_envs.policies import Policy
+from erl_envs.policies import Policy, Thoughts
 from erl_envs.rollout import Job
+from erl_envs.secrets import redacted_errors
 
 Loader = Callable[[], Policy]
 
@@ -35,6 +37,13 @@ class Identity(NamedTuple):
 
     spec: str
     revision: str
+    thoughts: Thoughts | None
+    template: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, policy: Policy) -> Identity:
+        """A loaded policy's."""
+        return cls(policy.spec, policy.revision, policy.thoughts, dict(policy.template))
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,7 @@ class Worker:
         """Nothing is loaded yet: an error there has to reach the driver as it is."""
         self._config, self._actor, self._reflector = config, actor, reflector
 
+    @redacted_errors()
     def load(self) -> Hired:
         """Load the policies.
 
@@ -75,15 +85,20 @@ class Worker:
             host=socket.gethostname(),
             pid=os.getpid(),
             version=erl_envs.__version__,
-            actor=Identity(actor.spec, actor.revision),
-            reflector=Identity(reflector.spec, reflector.revision) if reflector else None,
+            actor=Identity.of(actor),
+            reflector=Identity.of(reflector) if reflector else None,
         )
+
+    def refused(self) -> dict[str, list[str]]:
+        """What servers refused of each role's sampling so far."""
+        return self._here.refused()
 
     def play(self, jobs: Sequence[Job]) -> Iterator[Episode]:
         """The episodes of a shard, as they end."""
-        # Ray sends values into a generator; `yield from` would hand them on
-        for episode in self._here.play(jobs):  # noqa: UP028
-            yield episode
+        with redacted_errors():  # here: another machine may have other secrets
+            # Ray sends values into a generator; `yield from` would hand them on
+            for episode in self._here.play(jobs):  # noqa: UP028
+                yield episode
 
 
 class RayExecutor:
@@ -171,6 +186,17 @@ class RayExecutor:
             else:
                 del left[episode.key]
                 yield episode
+
+    def refused(self) -> dict[str, list[str]]:
+        """Role → what of its sampling its server refused on any worker that is not lost."""
+        found: dict[str, set[str]] = {}
+        for worker in self._workers:
+            with contextlib.suppress(RayActorError):
+                for role, names in ray.get(worker.refused.remote()).items():
+                    found.setdefault(role, set()).update(names)
+        for role, names in found.items():
+            self._say(f"the server of the {role} takes no {', '.join(sorted(names))}")
+        return {role: sorted(names) for role, names in found.items()}
 
     def close(self) -> None:
         """Let the workers go, and the cluster if it was started or joined for this."""

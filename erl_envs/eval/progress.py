@@ -49,4 +49,4 @@ class _Lines:
             self.shown = tenth
             before, began = self.first
             left = (time.monotonic() - began) / (done - before) * (total - done)
-            self.console.print(f"{self.what} {done} of {total}, {left:.0f} s left")
+            self.console.print(f"{self.what} {done} of {total}, {left:.0f} s left", soft_wrap=True)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from erl_envs.records import Episode
+from erl_envs.records import Episode, Message
 from erl_envs.rollout import THRESHOLD
+from erl_envs.thoughts import split_thoughts
+
+Key = tuple[str, str, int]
 
 
 def render_report(
     run: Mapping[str, Any],
-    episodes: Sequence[Episode],
+    episodes: Iterable[Episode],
     max_episodes: int = 2000,
     home: str = "",
 ) -> str:
@@ -28,7 +31,7 @@ def render_report(
 
     Args:
         run: Content of the run folder's `run.json`.
-        episodes: Episodes of the run, in any order.
+        episodes: Episodes of the run, in any order; read twice, and kept are those that are shown.
         max_episodes: Transcripts that the page carries at most; the first samples of every task
             come first, and the page says how many of how many it shows.
         home: Address of a page to go back to, if there is one.
@@ -40,29 +43,46 @@ def render_report(
         jinja2.UndefinedError: `run` lacks a field.
         ValueError: An episode holds a number that JSON cannot (not a number, or infinite).
     """
-    shown = _pick(episodes, max_episodes)
+    keys = [episode.key for episode in episodes]
+    picked = set(_pick(keys, max_episodes))
+    shown = sorted((e for e in episodes if e.key in picked), key=lambda episode: episode.key)
     page = template("report.html").render(
         run=run,
         shown=len(shown),
-        total=len(episodes),
+        total=len(keys),
         threshold=THRESHOLD,
         home=home,
-        data=_pack([episode.to_json() for episode in shown]),
+        data=_pack([_read(episode) for episode in shown]),
     )
     # a lone surrogate in a policy's name or an option; the transcripts are base64 by now
     return page.lstrip().encode("utf-8", "replace").decode()
 
 
-def _pick(episodes: Sequence[Episode], limit: int) -> list[Episode]:
-    """At most `limit` episodes sorted by key: first samples first, environments in equal shares."""
-    if len(episodes) > limit:
-        ids: dict[str, set[str]] = {}
-        for episode in episodes:
-            ids.setdefault(episode.task.env, set()).add(episode.task.id)
-        # ids are content hashes, so the first tasks by id are as good as drawn by chance
-        place = {(env, task): n for env in ids for n, task in enumerate(sorted(ids[env]))}
-        episodes = sorted(episodes, key=lambda e: (e.sample, place[e.key[:2]], e.key))[:limit]
-    return sorted(episodes, key=lambda episode: episode.key)
+def _pick(keys: Sequence[Key], limit: int) -> Sequence[Key]:
+    """At most `limit` of the episodes: first samples first, environments in equal shares."""
+    if len(keys) <= limit:
+        return keys
+    ids: dict[str, set[str]] = {}
+    for env, task, _ in keys:
+        ids.setdefault(env, set()).add(task)
+    # ids are content hashes, so the first tasks by id are as good as drawn by chance
+    place = {(env, task): n for env in ids for n, task in enumerate(sorted(ids[env]))}
+    return sorted(keys, key=lambda key: (key[2], place[key[:2]], key))[:limit]
+
+
+def _read(episode: Episode) -> dict[str, Any]:
+    """An episode as the page reads it: what a policy thinks apart from what it says."""
+    data = episode.to_json()
+    for told in (*data["attempts"], *([data["reflection"]] if data["reflection"] else [])):
+        told["messages"] = [_without_thoughts(message) for message in told["messages"]]
+    return data
+
+
+def _without_thoughts(message: Message) -> dict[str, Any]:
+    thoughts, said = split_thoughts(message["content"])
+    if message["role"] != "assistant" or not thoughts:
+        return {**message}
+    return {**message, "content": said.lstrip("\n"), "thoughts": thoughts.strip()}
 
 
 def _pack(value: object) -> str:

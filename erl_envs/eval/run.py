@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 import erl_envs
 from erl_envs import options, registry, tasks
 from erl_envs.core import EnvError, Episode, Task
+from erl_envs.eval.provenance import commit, hardware
 from erl_envs.eval.report import render_report
 from erl_envs.eval.runfolder import SCHEMA, RunFolder
 from erl_envs.eval.statistics import summarise
-from erl_envs.policies import Policy, Sampling
-from erl_envs.records import read_episodes
+from erl_envs.locks import hold
+from erl_envs.policies import Policy, Sampling, Thoughts
 from erl_envs.rollout import EnvPool, Job, Player, Role, rollout
+from erl_envs.secrets import redact_json
 
 REFLECTION_TEMPERATURE, REFLECTION_TOP_P = 0.5, 0.9  # PAPER: Training
 
@@ -70,6 +67,14 @@ class Named(Protocol):
     def revision(self) -> str:
         """What exactly it is."""
 
+    @property
+    def thoughts(self) -> Thoughts | None:
+        """What becomes of earlier turns' thoughts in its prompts; None if it does not say."""
+
+    @property
+    def template(self) -> Mapping[str, Any]:
+        """What its chat template was told beside the messages."""
+
 
 class Executor(Protocol):
     """Plays a run's jobs somewhere."""
@@ -84,6 +89,9 @@ class Executor(Protocol):
 
     def play(self, jobs: Sequence[Job]) -> Iterator[Episode]:
         """The episodes of jobs, as they end."""
+
+    def refused(self) -> dict[str, list[str]]:
+        """Role → what of its sampling its server refused so far; only roles that lack something."""
 
     def close(self) -> None:
         """Let go of what was loaded."""
@@ -110,6 +118,11 @@ class Here:
             reflector = self.reflector or self.actor
             players["reflector"] = Player(reflector, config.reflection_sampling)
         return rollout(jobs, self._pool, players, config.attempts, config.concurrency)
+
+    def refused(self) -> dict[str, list[str]]:
+        """Role → what of its sampling its server refused so far; only roles that lack something."""
+        policies = {"policy": self.actor, "reflector": self.reflector}
+        return {role: sorted(p.refused) for role, p in policies.items() if p and p.refused}
 
     def close(self) -> None:
         """Close the policies."""
@@ -139,39 +152,57 @@ def evaluate(
 
     Raises:
         ValueError: A bad option, split or folder; the message lists what is valid.
+        InUse: Another process plays into the folder.
+        WriteError: The folder cannot be written; what is there can be gone on with.
     """
     sets = {
         name: tasks.load(name, config.split, **config.of(name))[: config.limit]
         for name in config.envs
     }
     _try_out(config, sets)
-    run = _describe(config, executor, sets)
+    run = redact_json(_describe(config, executor, sets))
     jobs = [
         Job(task, sample, config.seed)
         for name in config.envs
         for sample in range(config.samples)
         for task in sets[name]
     ]
+    with hold(folder.path):
+        try:
+            _play(jobs, executor, folder, run, resume, progress)
+        finally:
+            folder.close()
+        return _finish(config, run, sets, folder)
+
+
+def _play(
+    jobs: Sequence[Job],
+    executor: Executor,
+    folder: RunFolder,
+    run: dict[str, Any],
+    resume: bool,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Play what the folder does not have; `run` is told who began it."""
+    finished: set[tuple[str, str, int]] = set()
     if resume:
-        before, played = folder.resume(run)
-        finished = {episode.key for episode in played}
+        before, finished = folder.resume(run)
+        if strange := finished - {job.key for job in jobs}:
+            raise ValueError(f"{folder.episodes_path} holds an episode of no task: {min(strange)}")
         # what played the episodes that are there; what goes on with it is told beside it
         run["resumed"] = [*before.get("resumed", []), {k: run[k] for k in ("package", "started")}]
-        run |= {name: before[name] for name in ("package", "started") if name in before}
+        run |= {name: before[name] for name in ("package", "started", "refused") if name in before}
     else:
         folder.start(run)
-        finished = set()
     waiting = [job for job in jobs if job.key not in finished]
-    done = len(jobs) - len(waiting)
+    done = len(finished)
     progress(done, len(jobs))
-    try:
-        for episode in executor.play(waiting):
-            folder.append(episode)
-            done += 1
-            progress(done, len(jobs))
-    finally:
-        folder.close()
-    return _finish(config, run, sets, folder)
+    for episode in executor.play(waiting):
+        folder.append(episode)
+        done += 1
+        progress(done, len(jobs))
+    # a resumed run has not asked for what it found
+    run["refused"] = {**run.get("refused", {}), **executor.refused()}
 
 
 def _try_out(config: Config, sets: Mapping[str, Sequence[Task]]) -> None:
@@ -184,24 +215,23 @@ def _try_out(config: Config, sets: Mapping[str, Sequence[Task]]) -> None:
 def _finish(
     config: Config, run: dict[str, Any], sets: Mapping[str, Sequence[Task]], folder: RunFolder
 ) -> dict[str, Any]:
-    """Metrics and report, from the file alone."""
-    episodes = read_episodes(folder.episodes_path)
-    place = {(name, task.id): number for name in sets for number, task in enumerate(sets[name])}
-    order = {name: number for number, name in enumerate(sets)}
-    episodes.sort(key=lambda e: (order[e.task.env], place[e.task.env, e.task.id], e.sample))
+    """Metrics and report, from the file alone, which need not fit into memory."""
     run["metrics"] = {
         name: summarise(
-            [episode for episode in episodes if episode.task.env == name],
+            (episode for episode in folder.episodes if episode.task.env == name),
             [task.id for task in sets[name]],
             tasks.references(registry.make(name, **config.of(name)), sets[name]),
             config.attempts,
         )
         for name in config.envs
     }
-    run["counts"] = {"episodes": len(episodes), "invalid": sum(not e.valid for e in episodes)}
+    run["counts"] = {
+        what: sum(metrics[what] for metrics in run["metrics"].values())
+        for what in ("episodes", "invalid")
+    }
     run["finished"] = _now()
     folder.write_json("run.json", run)
-    folder.write_text("report.html", render_report(run, episodes))
+    folder.write_text("report.html", render_report(run, folder.episodes))
     return run
 
 
@@ -213,7 +243,7 @@ def _describe(
     actor, reflector = executor.actor, executor.reflector
     return {
         "schema": SCHEMA,
-        "package": {"version": erl_envs.__version__, "commit": _commit()},
+        "package": {"version": erl_envs.__version__, "commit": commit()},
         "policy": _identity(actor),
         "reflector": _identity(reflector or actor) if two else None,
         "sampling": asdict(config.sampling),
@@ -223,7 +253,8 @@ def _describe(
         "attempts": config.attempts,
         "limit": config.limit,
         "envs": {name: _environment(config, name, sets[name]) for name in sets},
-        "hardware": _hardware(),
+        "refused": {},
+        "hardware": hardware(),
         "started": _now(),
         "finished": None,
         "counts": None,
@@ -232,54 +263,29 @@ def _describe(
 
 
 def _environment(config: Config, name: str, chosen: Sequence[Task]) -> dict[str, Any]:
-    """What decides an environment's episodes; a corpus only where there is one to search."""
+    """What decides an environment's episodes; a corpus only where there is one to search.
+
+    And how much of a file of tasks is none, where any is.
+    """
     env = registry.make(name, **config.of(name))
     corpus = env.corpus_hash(chosen)
+    whole = tasks.load_set(name, config.split, **config.of(name))
     return {
         "options": options.to_json(env.options),
         "split": config.split,
-        "split_hash": tasks.split_hash(_tasks(config, name)),
+        "split_hash": tasks.split_hash(whole.tasks),
         "tasks": len(chosen),
+        **({"left_out": len(whole.left_out)} if whole.left_out else {}),
         **({"corpus_hash": corpus} if corpus else {}),
     }
 
 
-def _tasks(config: Config, name: str) -> tuple[Task, ...]:
-    return tasks.load(name, config.split, **config.of(name))
-
-
-def _identity(policy: Named) -> dict[str, str]:
-    return {"spec": policy.spec, "revision": policy.revision}
+def _identity(policy: Named) -> dict[str, Any]:
+    """What tells a policy from others; what it does with thoughts only where it has any say."""
+    said = {"thoughts": policy.thoughts, "template": dict(policy.template)}
+    told = {name: value for name, value in said.items() if value}
+    return {"spec": policy.spec, "revision": policy.revision, **told}
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _hardware() -> dict[str, Any]:
-    torch = sys.modules.get("torch")  # asked only where a policy has loaded it
-    gpu = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
-    return {
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "gpu": gpu,
-    }
-
-
-def _commit() -> str | None:
-    """The checkout's commit, None for an installed package."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        head = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):  # no git, or no commit yet
-        return None
-    return head.stdout.strip()

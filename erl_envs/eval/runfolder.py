@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from erl_envs.core import Episode
-from erl_envs.files import read_json, write_whole
-from erl_envs.records import parse_episodes
+from erl_envs.files import Lines, is_unused, keep_lines, read_json, write_whole, writing
+from erl_envs.records import EpisodeFile
+from erl_envs.secrets import redact_json
 
 SCHEMA = 1
 
@@ -30,76 +30,74 @@ IDENTITY = (
 
 
 class RunFolder:
-    """One run on disk."""
+    """One run on disk; whoever writes it holds it (`erl_envs.locks`)."""
 
     def __init__(self, path: Path) -> None:
         """The folder at `path`; nothing is written yet."""
         self.path = path
         self.episodes_path = path / "episodes.jsonl"
-        self._file: TextIO | None = None
+        self._lines: Lines | None = None
+
+    @property
+    def episodes(self) -> EpisodeFile:
+        """What has been played."""
+        return EpisodeFile(self.episodes_path)
 
     def start(self, run: Mapping[str, Any]) -> None:
-        """Make the folder.
+        """Begin a run.
 
         Raises:
-            ValueError: It holds something already, or cannot be written.
+            ValueError: The folder holds something already.
+            WriteError: It cannot be written.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if not is_unused(self.path):
             raise ValueError(f"{self.path} is not empty; give --resume to go on, or another --out")
-        with self._writing():
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.write_json("run.json", run)
-            self.episodes_path.touch()
+        self.write_json("run.json", run)
+        self._lines = Lines(self.episodes_path)
 
-    def resume(self, run: Mapping[str, Any]) -> tuple[dict[str, Any], list[Episode]]:
+    def resume(self, run: Mapping[str, Any]) -> tuple[dict[str, Any], set[tuple[str, str, int]]]:
         """Take an interrupted run up again.
 
         A half-written last line and invalid episodes are dropped: they will be played (again).
 
         Returns:
-            run.json as it was, and the finished episodes.
+            run.json as it was, and the keys of the finished episodes.
 
         Raises:
             ValueError: There is no run, it cannot be read, or its configuration is another; the
                 message shows the difference.
+            WriteError: The folder cannot be written.
         """
         try:
             before = read_json(self.path / "run.json")
-            lines = ""
-            if self.episodes_path.exists():  # else it was killed as it began
-                lines = self.episodes_path.read_bytes().decode()
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot resume {self.path}: {error}") from error
         if not isinstance(before, dict):
             raise ValueError(f"cannot resume {self.path}: run.json is no JSON object")
-        if changes := _differences(before, run):
+        # both as they are written: what a URL carries may have been renewed, and is no difference
+        if changes := _differences(redact_json(before), redact_json(dict(run))):
             raise ValueError(f"cannot resume {self.path} with another configuration: {changes}")
-        played = parse_episodes(lines[: lines.rfind("\n") + 1], self.episodes_path)
-        finished = [episode for episode in played if episode.valid]
-        with self._writing():
-            self.write_text("episodes.jsonl", "".join(map(_line, finished)))
-        return before, finished
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Raise ValueError, one line, where the folder cannot be written."""
-        try:
-            yield
-        except OSError as error:
-            raise ValueError(f"cannot write to {self.path}: {error.strerror}") from error
+        with writing(self.path):
+            self.episodes_path.touch()  # it may have been killed before there was one
+        played = [(e.key, e.valid) for e in EpisodeFile(self.episodes_path, unfinished=True)]
+        keep_lines(self.episodes_path, [valid for _, valid in played])
+        self._lines = Lines(self.episodes_path)
+        return before, {key for key, valid in played if valid}
 
     def append(self, episode: Episode) -> None:
-        """Write an episode; a killed process does not lose it."""
-        if self._file is None:
-            self._file = self.episodes_path.open("a", encoding="utf-8")
-        self._file.write(_line(episode))
-        self._file.flush()
+        """Write an episode of a run that was started or resumed; a kill does not lose it.
+
+        Raises:
+            WriteError: The disk refuses.
+        """
+        assert self._lines is not None
+        self._lines.write(json.dumps(episode.to_json(), ensure_ascii=True))
 
     def close(self) -> None:
         """Close the file of episodes."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._lines is not None:
+            self._lines.close()
+            self._lines = None
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
@@ -108,10 +106,6 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> None:
         """Write a text file, whole or not at all."""
         write_whole(self.path / name, text)
-
-
-def _line(episode: Episode) -> str:
-    return json.dumps(episode.to_json(), ensure_ascii=True) + "\n"
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> str:

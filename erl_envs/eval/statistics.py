@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,53 @@ def solved(reward: float) -> bool:
     return reward >= THRESHOLD
 
 
+@dataclass(frozen=True, slots=True)
+class _Score:
+    """What counts of an episode: a run of many keeps these, not their transcripts.
+
+    Attributes:
+        task: Its task's id.
+        sample: Its number among the task's.
+        valid: Whether nothing but the policy decided it.
+        counts: Whether its first attempt is valid.
+        first: The first attempt's reward.
+        last: The last valid attempt's.
+        first_turns: Of the first attempt.
+        turns: Of all valid attempts.
+        unread: Those of them whose message was no action.
+        usage: Of everything.
+    """
+
+    task: str
+    sample: int
+    valid: bool
+    counts: bool
+    first: float
+    last: float
+    first_turns: int
+    turns: int
+    unread: int
+    usage: Usage
+
+
+def _score(episode: Episode) -> _Score:
+    first = episode.attempts[0]
+    attempts = [attempt for attempt in episode.attempts if attempt.valid]
+    turns = [turn for attempt in attempts for turn in attempt.turns]
+    return _Score(
+        task=episode.task.id,
+        sample=episode.sample,
+        valid=episode.valid,
+        counts=first.valid,
+        first=first.reward,
+        last=attempts[-1].reward if attempts else 0.0,
+        first_turns=len(first.turns),
+        turns=len(turns),
+        unread=sum(turn.action is None for turn in turns),
+        usage=_usage(episode),
+    )
+
+
 def summarise(
     episodes: Iterable[Episode],
     task_ids: Sequence[str],
@@ -71,28 +119,28 @@ def summarise(
         after it failed, only first attempts that did not succeed would be missing, so the first
         attempt's reward stands, after reflection too.
     """
-    by_task: dict[str, list[Episode]] = defaultdict(list)
-    everything = sorted(episodes, key=lambda episode: (episode.task.id, episode.sample))
-    valid = [episode for episode in everything if episode.attempts[0].valid]
-    for episode in valid:
-        by_task[episode.task.id].append(episode)
+    by_task: dict[str, list[_Score]] = defaultdict(list)
+    everything = sorted(map(_score, episodes), key=lambda score: (score.task, score.sample))
+    valid = [score for score in everything if score.counts]
+    for score in valid:
+        by_task[score.task].append(score)
     played = [by_task[task_id] for task_id in task_ids if by_task[task_id]]
-    firsts = [[episode.attempts[0].reward for episode in group] for group in played]
-    lasts = [[_last(episode) for episode in group] for group in played]
-    turns = [turn for e in valid for a in e.attempts if a.valid for turn in a.turns]
-    usage = sum((_usage(episode) for episode in everything), Usage())
+    firsts = [[score.first for score in group] for group in played]
+    lasts = [[score.last for score in group] for group in played]
+    turns = sum(score.turns for score in valid)
+    usage = sum((score.usage for score in everything), Usage())
     return {
         "tasks": len(task_ids),
         "episodes": len(everything),
-        "invalid": sum(not episode.valid for episode in everything),
+        "invalid": sum(not score.valid for score in everything),
         "reward": _reward(firsts),
         "success": _success(firsts),
         "reward_after": _reward(lasts) if attempts == 2 else None,
         "success_after": _success(lasts) if attempts == 2 else None,
         "pass_at": _pass_at(firsts),
         # an attempt that is missing, and counts as failed, has none
-        "turns": mean([float(len(e.attempts[0].turns)) for e in valid if e.attempts[0].turns]),
-        "invalid_action_rate": mean([float(turn.action is None) for turn in turns]),
+        "turns": mean([float(score.first_turns) for score in valid if score.first_turns]),
+        "invalid_action_rate": sum(score.unread for score in valid) / turns if turns else None,
         "tokens": {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens},
         "seconds": usage.seconds,
         "reference": {
@@ -109,11 +157,6 @@ def _reward(rewards: Sequence[Sequence[float]]) -> dict[str, float | None]:
 
 def _success(rewards: Sequence[Sequence[float]]) -> dict[str, float | None]:
     return bootstrap_mean([sum(map(solved, group)) / len(group) for group in rewards])
-
-
-def _last(episode: Episode) -> float:
-    """The reward of the last valid attempt."""
-    return [attempt.reward for attempt in episode.attempts if attempt.valid][-1]
 
 
 def _usage(episode: Episode) -> Usage:
@@ -135,7 +178,7 @@ def _pass_at(rewards: Sequence[Sequence[float]]) -> dict[str, float]:
 def _by_difficulty(
     task_ids: Sequence[str],
     references: Sequence[Reference | None],
-    by_task: Mapping[str, Sequence[Episode]],
+    by_task: Mapping[str, Sequence[_Score]],
     attempts: int,
 ) -> list[dict[str, Any]]:
     """Success of the tasks that share the length of their shortest solution."""
@@ -144,13 +187,13 @@ def _by_difficulty(
         groups[reference.difficulty if reference else None].append(task_id)
     rows = []
     for difficulty in sorted(groups, key=lambda d: (d is None, d)):
-        episodes = [episode for task_id in groups[difficulty] for episode in by_task[task_id]]
-        after = mean([float(solved(_last(e))) for e in episodes])
+        scores = [score for task_id in groups[difficulty] for score in by_task[task_id]]
+        after = mean([float(solved(score.last)) for score in scores])
         rows.append(
             {
                 "difficulty": difficulty,
                 "tasks": len(groups[difficulty]),
-                "success": mean([float(solved(e.attempts[0].reward)) for e in episodes]),
+                "success": mean([float(solved(score.first)) for score in scores]),
                 "success_after": after if attempts == 2 else None,
             }
         )

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+from erl_envs.records import add_known
 
 
 def print_run(run: Mapping[str, Any], console: Console) -> None:
@@ -18,7 +21,7 @@ def print_run(run: Mapping[str, Any], console: Console) -> None:
 
 
 def _summary(env: str, run: Mapping[str, Any], metrics: Mapping[str, Any]) -> Table:
-    split = run["envs"][env]["split"]
+    split = escape(run["envs"][env]["split"])
     table = Table(title=f"{env}, {split}: {metrics['tasks']} tasks × {run['samples']}")
     two = metrics["reward_after"] is not None
     policy = re.split("[:/]", run["policy"]["spec"])[-1]
@@ -39,13 +42,13 @@ def _summary(env: str, run: Mapping[str, Any], metrics: Mapping[str, Any]) -> Ta
         number(reference["oracle"]),
     )
     table.add_row("success [95 %]", "", interval(metrics["success"]), *after("success_after"), "")
-    tokens = metrics["tokens"]["prompt"] + metrics["tokens"]["completion"]
+    tokens = add_known(metrics["tokens"]["prompt"], metrics["tokens"]["completion"])
     for name, value in (
         *((f"pass@{k}", number(v)) for k, v in metrics["pass_at"].items() if k != "1"),
         ("turns", number(metrics["turns"], 1)),
         ("invalid actions", number(metrics["invalid_action_rate"])),
         ("invalid episodes", f"{metrics['invalid']} of {metrics['episodes']}"),
-        ("tokens", f"{tokens:,}"),
+        ("tokens", "unknown" if tokens is None else f"{tokens:,}"),
         ("policy seconds", number(metrics["seconds"], 1)),
     ):
         table.add_row(name, "", value, *gap)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from erl_envs import options as opt
-from erl_envs import prompting
+from erl_envs import prompting, task_files
 from erl_envs.core import Reference, Step
+from erl_envs.frozenlake import maps
 from erl_envs.frozenlake.levels import (
     PAPER_P,
     PAPER_SIZES,
@@ -54,8 +55,8 @@ class FrozenLakeOptions(GridOptions):
 class FrozenLake(GridEnv):
     """Reach the goal; a hole ends the attempt. Reward 1 at the goal, else 0.
 
-    A task is `{seed, size, p}` (the paper's generator) or `{desc: ["SFH…", …]}`, with `max_turns`
-    if it wants other than 8.
+    A task is `{seed, size, p}` (the paper's generator) or `{desc: ["SFH…", …]}`, whose rows may be
+    bytes or arrays too, with `max_turns` if it wants other than 8.
     """
 
     name = "frozenlake"
@@ -188,6 +189,20 @@ class FrozenLake(GridEnv):
     def splits(cls, options: opt.Options) -> dict[str, Callable[[str], Iterator[dict[str, Any]]]]:
         """Task sets by name."""
         return SPLITS
+
+    @classmethod
+    def read_tasks(cls, text: str, options: opt.Options) -> Iterator[task_files.Entry]:
+        """Maps as people have them (`maps`), or tasks in JSON."""
+        return maps.entries(text, cls.row_reader(options))
+
+    def plain_params(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The parameters, `desc` as rows of strings."""
+        return {**params, "desc": maps.rows_of(params["desc"])} if "desc" in params else params
+
+    def out_of_reach(self) -> bool:
+        """Whether the shortest path takes more turns than there are, or there is none."""
+        path = safe_path(self._cells, self.width, self._player)
+        return path is None or len(path) > self.max_turns
 
 
 @functools.lru_cache(maxsize=16)

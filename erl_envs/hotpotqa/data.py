@@ -1,20 +1,23 @@
-"""Questions and the corpora they are asked of: fictional worlds, HotpotQA files, the hub.
+"""Questions and the corpora they are asked of: fictional worlds, files of questions, the hub.
 
-A source string is `world`, `file:PATH` (HotpotQA's JSON), or `hub[:CONFIG[:PATH]]` with CONFIG
-`distractor` or `fullwiki`, and PATH a local copy in the hub's layout.
+A source string is `world`, `file:PATH` (a layout that `rows` knows; `strict-file:PATH` takes no bad
+row), or `hub[:CONFIG[:PATH]]` with CONFIG `distractor` or `fullwiki`, and PATH a local copy in the
+hub's layout. HotpotQA's own data is under CC BY-SA 4.0 (Yang et al., 2018); the worlds are this
+project's.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erl_envs.extras import missing_extra
+from erl_envs.hotpotqa import rows
+from erl_envs.hotpotqa.rows import Question
 from erl_envs.retrieval import Corpus
+from erl_envs.task_files import Sorted, TaskFile, entry_of, sort
 
 if TYPE_CHECKING:
     from erl_envs.worlds import World
@@ -26,8 +29,8 @@ PAPER_TEST = 1_024
 SMALL = {"small-train": 800, "small-test": 100}
 """Task sets for small models: the first so many of `train` and `test` that `is_chain` takes."""
 
-Question = Mapping[str, Any]
-"""A question in HotpotQA's JSON schema: `_id`, `question`, `answer`, `context`, …"""
+MAX_FILE = 2 << 30
+"""Bytes of a file of questions: HotpotQA's 90,000 of `train` take a quarter."""
 
 
 class Source(ABC):
@@ -49,6 +52,11 @@ class Source(ABC):
         """Whether there is such a part."""
         return part in self.parts()
 
+    def require(self, part: str) -> None:
+        """Raise ValueError where there is no such part."""
+        if not self.has(part):
+            raise ValueError(f"no corpus {part!r:.100}; valid: {', '.join(self.parts())}")
+
     def salted(self, part: str, salt: str) -> str:
         """The part that a salt makes of one.
 
@@ -64,7 +72,7 @@ class Source(ABC):
 
 def task_params(question: Question, part: str) -> dict[str, Any]:
     """A question as a task's parameters; its corpus is named, not carried."""
-    kept = ("question", "answer", "supporting_facts", "type", "hops")
+    kept = ("question", "answer", "aliases", "supporting_facts", "type", "hops")
     return {**{key: question[key] for key in kept if key in question}, "corpus": part}
 
 
@@ -97,8 +105,8 @@ def open_source(text: str) -> Source:
     kind, _, rest = text.partition(":")
     if text == "world":
         return WorldSource()
-    if kind == "file" and rest:
-        return FileSource(Path(rest))
+    if file := TaskFile.of(text):
+        return FileSource(file)
     if kind == "hub":
         config, _, path = rest.partition(":")
         if (config or "distractor") in ("distractor", "fullwiki"):
@@ -154,12 +162,11 @@ def is_chain(question: Question) -> bool:
 
 
 class FileSource(Source):
-    """A file in HotpotQA's JSON schema; its corpus is the pooled contexts."""
+    """A file of questions; its corpus is the pooled contexts."""
 
-    def __init__(self, path: Path) -> None:
-        """A source of the file at `path`."""
-        self.path = path
-        self._questions = functools.cache(lambda: read_questions(path))
+    def __init__(self, file: TaskFile) -> None:
+        """A source of a file."""
+        self._questions = functools.cache(lambda: read_questions(file))
         self._corpus = functools.cache(lambda: Corpus.of_questions(self._questions()))
 
     def parts(self) -> Sequence[str]:
@@ -210,89 +217,24 @@ class HubSource(Source):
         except ImportError as error:
             raise missing_extra("hub data", "data", error) from error
         try:
-            rows = datasets.load_dataset(self.path, self.config, split=part)
+            found = datasets.load_dataset(self.path, self.config, split=part)
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
                 f"cannot load {self.path} ({self.config}, {part}): {reason}"
             ) from error
-        where = f"{self.path} {part}"
-        return tuple(check_question(_of_row(row), where, n) for n, row in enumerate(rows, 1))
+        entries = (entry_of(f"row {n}", row, rows.with_context) for n, row in enumerate(found, 1))
+        return _kept(sort(entries, f"{self.path} {part}", "questions"))
 
 
-def _of_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The hub keeps lists of structures as structures of lists."""
-    facts, context = row["supporting_facts"], row["context"]
-    return {
-        **{key: row[key] for key in ("question", "answer", "type", "level")},
-        "_id": row["id"],
-        "supporting_facts": list(zip(facts["title"], facts["sent_id"], strict=True)),
-        "context": list(zip(context["title"], context["sentences"], strict=True)),
-    }
-
-
-def read_questions(path: Path) -> tuple[Question, ...]:
-    """The questions of a HotpotQA JSON file.
+def read_questions(file: TaskFile) -> tuple[Question, ...]:
+    """The questions of a file.
 
     Raises:
-        ValueError: It cannot be read; the message names the line, or the question and the field.
+        ValueError: It cannot be read, holds none, or is strictly read and holds what is none.
     """
-    try:
-        questions = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} line {error.lineno} is no JSON: {error.msg}") from error
-    if not isinstance(questions, list) or not questions:
-        raise ValueError(f"{path} must hold a list of questions")
-    return tuple(check_question(question, str(path), n) for n, question in enumerate(questions, 1))
+    return _kept(file.sort(rows.questions(file.text(MAX_FILE)), "questions"))
 
 
-def check_question(question: Any, where: str, number: int) -> Question:
-    """A question whose fields are what they should be; its facts and context as plain lists.
-
-    Raises:
-        ValueError: A field is missing or malformed; the message names it and the question.
-    """
-
-    def fail(field: str, wanted: str) -> ValueError:
-        return ValueError(f"{where} question {number}: field {field} must be {wanted}")
-
-    if not isinstance(question, Mapping):
-        raise ValueError(f"{where} question {number} must be an object")
-    for field in ("question", "answer"):
-        if not isinstance(question.get(field), str) or not question[field].strip():
-            raise fail(field, "a non-empty string")
-    context = question.get("context")
-    if not isinstance(context, Sequence) or isinstance(context, str) or not context:
-        raise fail("context", "a non-empty list of [title, sentences]")
-    for entry in context:
-        if not (_is_pair(entry) and isinstance(entry[0], str) and _is_strings(entry[1])):
-            raise fail("context", f"a list of [title, sentences]; it holds {str(entry)[:60]!r}")
-    facts = question.get("supporting_facts", [])
-    if not are_facts(facts):
-        raise fail("supporting_facts", "a list of [title, sentence number]")
-    return {
-        **question,
-        "supporting_facts": [list(fact) for fact in facts],
-        "context": [[title, list(sentences)] for title, sentences in context],
-    }
-
-
-def are_facts(value: object) -> bool:
-    """Whether it is a list of [title, sentence number]."""
-    return isinstance(value, Sequence) and all(
-        _is_pair(fact) and isinstance(fact[0], str) and type(fact[1]) is int for fact in value
-    )
-
-
-def _is_pair(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
-
-
-def _is_strings(value: object) -> bool:
-    return (
-        isinstance(value, Sequence)
-        and not isinstance(value, str)
-        and all(isinstance(item, str) for item in value)
-    )
+def _kept(found: Sorted) -> tuple[Question, ...]:
+    return tuple(entry.params for entry in found.kept if entry.params is not None)

@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from erl_envs import options as opt
-from erl_envs import parsing, prompting, retrieval
+from erl_envs import parsing, prompting, retrieval, task_files
 from erl_envs.core import OUT_OF_TURNS, Reference, Step, Task, TextEnv, digest
-from erl_envs.hotpotqa import data
-from erl_envs.hotpotqa.grading import grade
+from erl_envs.hotpotqa import data, rows
+from erl_envs.hotpotqa.grading import Mode, grade
 from erl_envs.hotpotqa.judge import load_judge
+from erl_envs.hotpotqa.markup import unwrap
 from erl_envs.hotpotqa.options import MAX_PASSAGE, HotpotQAOptions
-from erl_envs.hotpotqa.task import check_task, own_corpus
+from erl_envs.hotpotqa.task import check_task
 from erl_envs.hotpotqa.tools import LAST_TURN, MAX_TOP_K, TOOLS, as_message
 from erl_envs.retrieval import Corpus, Passage, Retriever
 
@@ -28,13 +29,15 @@ dumped in the hope that it holds the answer."""
 class HotpotQA(TextEnv):
     """Answer a question that rests on several passages, which have to be found first.
 
-    A task is `{question, answer}`, with `supporting_facts`, and `context` (its own little corpus)
-    or `corpus` (a part of the data) if it has them.
+    A task is `{question, answer}`, with `aliases` (other answers that are as right),
+    `supporting_facts`, and `context` (its own little corpus) or `corpus` (a part of the data) if it
+    has them.
     """
 
     name = "hotpotqa"
     prompts = "hotpotqa"
     default_max_turns = 5
+    max_file = data.MAX_FILE
     Options = HotpotQAOptions
     options: HotpotQAOptions
     outcomes: ClassVar[Mapping[str, str]] = {
@@ -45,6 +48,7 @@ class HotpotQA(TextEnv):
         OUT_OF_TURNS: "All {max_turns} turns were used and no answer was taken.",
     }
     tools: ClassVar[Sequence[Mapping[str, Any]]] = TOOLS
+    _is_choice = False  # whether the task is one between two things
 
     def sample_task(self, rng: np.random.Generator) -> Mapping[str, Any]:
         """A question of the data's first part."""
@@ -58,43 +62,59 @@ class HotpotQA(TextEnv):
         check_task(params)
         self._retriever = self._searcher(params)
         self._question, self._answer = params["question"], params["answer"]
+        self._answers = (self._answer, *params.get("aliases", ()))
+        of_a_world = self.options.data == "world" and "corpus" in params
+        self._is_choice = of_a_world and params.get("type") == "comparison"
         self._gold = data.titles(params)
         self._seen: dict[Passage, None] = {}
         self._boxed = ""
         self._said_nothing = False
         self._page, self._page_turn = f"Question: {self._question}", 0
 
+    @property
+    def _grading(self) -> Mode:
+        """What an answer earns: of a choice between two things in a world, the right one alone.
+
+        A part of the reward would pay for naming both, unsearched. The paper's questions keep the
+        paper's metric.
+        """
+        return "em" if self._is_choice else self.options.reward
+
     def _searcher(self, params: Mapping[str, Any]) -> Retriever:
         options = self.options
         return retrieval.load(
             options.retriever,
-            self._corpus(params),
+            Corpus(()) if self._searches_elsewhere(options) else self._corpus(params),
             options.retriever_url,
             options.retriever_model,
             options.retriever_prefixes,
             keep="context" not in params,
+            disk="@" not in str(params.get("corpus")),  # a salt is used once
         )
+
+    @staticmethod
+    def _searches_elsewhere(options: HotpotQAOptions) -> bool:
+        return options.retriever in ("wikipedia", "http")
 
     def _corpus(self, params: Mapping[str, Any]) -> Corpus:
         if "context" in params:
-            return own_corpus(params)
+            return Corpus.of_questions([params])
         source = data.open_source(self.options.data)
-        part = params.get("corpus", source.parts()[0])
-        if not isinstance(part, str) or not source.has(part):
-            raise ValueError(f"no corpus {part!r:.100}; valid: {', '.join(source.parts())}")
+        part: str = params.get("corpus", source.parts()[0])
+        source.require(part)
         return source.corpus(part)
 
     def observe(self) -> str:
         """What the last turn brought, or the question; and that the last turn is the last."""
         fresh = self.turn == self._page_turn
         page = self._page if fresh else f"Question: {self._question}"
-        if self.max_turns - self.turn == 1:
+        if self.max_turns - self.turn == 1 and not self._outcome:
             return f"{page}\n\n{LAST_TURN}"
         return page
 
     def parse(self, text: str) -> tuple[str | None, str]:
         """`answer: …` or `search K: …`; a search beside an answer gives way."""
-        answer = parsing.boxed(text)
+        answer = read_answer(text)
         self._said_nothing = False
         if answer is not None and len(answer) > MAX_ANSWER:
             return None, f"its box holds more than {MAX_ANSWER} characters"
@@ -116,7 +136,7 @@ class HotpotQA(TextEnv):
 
     def _take(self, answer: str) -> Step:
         self._boxed = answer
-        paid, outcome = grade(answer, self._answer, self.options.reward)
+        paid, outcome = grade(answer, self._answers, self._grading)
         self._page, self._page_turn = "The answer was taken.", self.turn + 1
         return Step(f"Answered “{answer}”.", True, paid, outcome)
 
@@ -173,19 +193,19 @@ class HotpotQA(TextEnv):
     def reference(self) -> Reference:
         """The oracle's searches, and the exact value of random messages."""
         boxes = [
-            parsing.boxed(self.say(f"{verb}: {word}"))
+            read_answer(self.say(f"{verb}: {word}"))
             for verb in ("search", "answer")
             for word in self._question.split()
         ]
         taken = [box for box in boxes if box is not None and len(box) <= MAX_ANSWER]
-        earned = sum(grade(box, self._answer, self.options.reward)[0] for box in taken)
+        earned = sum(grade(box, self._answers, self._grading)[0] for box in taken)
         # a message that is not taken for an answer leaves the next turn the same chances
         ever = 1 - (1 - len(taken) / len(boxes)) ** self.max_turns
         return replace(super().reference(), random=earned / max(1, len(taken)) * ever)
 
     def rules_text(self) -> str:
         """How searching and the reward work; the template stays, its phrases are nano's tokens."""
-        told = prompting.render("hotpotqa_rules", reward=self.options.reward)
+        told = prompting.render("hotpotqa_rules", reward=self._grading)
         by_words = self.options.retriever in ("bm25", "rank_bm25")
         return told if by_words else told.replace("share the most words with", "best fit")
 
@@ -206,7 +226,8 @@ class HotpotQA(TextEnv):
     def tell_solution(self) -> str:
         """The gold answer and the passages it rests on."""
         rests = f" It rests on: {'; '.join(self._gold)}." if self._gold else ""
-        return f"The right answer is “{self._answer}”.{rests}"
+        aliases = "".join(f", or “{alias}”" for alias in self._answers[1:])
+        return f"The right answer is “{self._answer}”{aliases}.{rests}"
 
     def solve(self) -> list[str] | None:
         """Search the gold titles not yet seen, then box the answer; None if one cannot be found."""
@@ -226,7 +247,7 @@ class HotpotQA(TextEnv):
 
     def corpus_hash(self, tasks: Sequence[Task]) -> str | None:
         """Of the data's corpora that the tasks search; None with a retriever of its own corpus."""
-        if self.options.retriever in ("wikipedia", "http"):
+        if self._searches_elsewhere(self.options):
             return None
         parts = {t.params.get("corpus"): t.params for t in tasks if "context" not in t.params}
         hashes = [self._corpus(params).hash for params in parts.values()]
@@ -256,6 +277,18 @@ class HotpotQA(TextEnv):
         """The task sets of the data."""
         assert isinstance(options, HotpotQAOptions)
         return data.split_params(data.open_source(options.data))
+
+    @classmethod
+    def read_tasks(cls, text: str, options: opt.Options) -> Iterator[task_files.Entry]:
+        """Questions in the usual layouts (`rows`), or tasks as they were exported."""
+        assert isinstance(options, HotpotQAOptions)
+        own = cls._searches_elsewhere(options)
+        return rows.tasks(text, cls.name, None if own else data.open_source(options.data).require)
+
+
+def read_answer(text: str) -> str | None:
+    """The answer that a message boxes, without markup; None if it boxes none."""
+    return unwrap(parsing.boxed(text) or "") or None
 
 
 def _share(values: Sequence[float]) -> str:

@@ -10,6 +10,7 @@ from erl_envs import policies, prompting
 from erl_envs.core import EnvError, digest
 from erl_envs.policies import Conversation, Policy, PolicyError, Sampling
 from erl_envs.policies.openai import DEFAULT_URL
+from erl_envs.thoughts import strip_thoughts
 
 MAX_JUDGEMENT = 4_000
 """Characters of a judgement; what is longer is cut off."""
@@ -46,9 +47,10 @@ class Judge:
         (answer,) = self.policy.complete([conversation], self.sampling)
         if isinstance(answer, PolicyError):
             raise EnvError(f"the judge failed: {answer}") from answer
-        if not answer.text.strip():
+        judgement = strip_thoughts(answer.text).strip()
+        if not judgement:
             raise EnvError("the judge failed: it wrote nothing")
-        return answer.text.strip()[:MAX_JUDGEMENT]
+        return judgement[:MAX_JUDGEMENT]
 
 
 @functools.cache

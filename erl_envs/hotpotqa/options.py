@@ -10,6 +10,8 @@ from erl_envs import policies
 from erl_envs.hotpotqa import data
 from erl_envs.hotpotqa.grading import Mode
 from erl_envs.hotpotqa.tools import MAX_TOP_K
+from erl_envs.retrieval.http import EXAMPLE
+from erl_envs.web import check_server
 
 MAX_PASSAGE = 4_000
 """Characters that passages are cut to at most: HotpotQA's own are shorter."""
@@ -48,6 +50,8 @@ class HotpotQAOptions(opt.Options):
         data.open_source(self.data)
         if self.judge is not None:
             policies.check_form(self.judge)
+        if self.retriever_url is not None:
+            check_server(self.retriever_url, "retriever_url", EXAMPLE)
         if not 1 <= self.top_k <= MAX_TOP_K:
             raise ValueError(f"bad value {self.top_k} for top_k; valid: 1 to {MAX_TOP_K}")
         if self.snippet_chars is not None and not 1 <= self.snippet_chars <= MAX_PASSAGE:

@@ -1,4 +1,4 @@
 """Leaderboards whose numbers are recomputed by replaying transcripts.
 
-`python -m erl_envs.leaderboard tracks | submit | verify | build`.
+`python -m erl_envs.leaderboard tracks | submit | verify | proposed | build`.
 """

@@ -1,21 +1,31 @@
-"""`python -m erl_envs.leaderboard`: tracks, submit, verify, build."""
+"""`python -m erl_envs.leaderboard`: tracks, submit, verify, proposed, build."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import sys
-from collections.abc import Sequence
-from datetime import date
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from erl_envs.arguments import FAILED, OK, Parser, complain
+from erl_envs.arguments import FAILED, OK, Parser, complain, one_line, run_command, tell
 from erl_envs.eval.table import interval
+from erl_envs.files import write_whole
+from erl_envs.leaderboard import leaks
 from erl_envs.leaderboard.archive import Refused
 from erl_envs.leaderboard.build import markdown, read_boards, write_site
+from erl_envs.leaderboard.copies import Shelf
+from erl_envs.leaderboard.proposed import HOME as ENTRIES
+from erl_envs.leaderboard.proposed import extract
+from erl_envs.leaderboard.renew import renew
 from erl_envs.leaderboard.submit import Entry, read_run, submit
 from erl_envs.leaderboard.tracks import TRACKS, find
 from erl_envs.leaderboard.verify import Verified, check_place, verify
+from erl_envs.locks import hold
+from erl_envs.output import check_printed
+from erl_envs.secrets import likely
 
 HOME = Path("leaderboards")
 
@@ -55,6 +65,16 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("folders", nargs="+", type=Path)
     check.add_argument("--salted", action="store_true", help="also on tasks that were salted")
 
+    proposed = commands.add_parser(
+        "proposed", help="replay the submissions that a commit adds, and nothing else"
+    )
+    proposed.add_argument("repository", type=Path, help="has both commits; nothing is checked out")
+    proposed.add_argument("base", help="id of the commit of before")
+    proposed.add_argument("head", help="id of the commit that adds")
+
+    carry = commands.add_parser("renew", help="carry entries to their tracks' present versions")
+    carry.add_argument("folders", nargs="+", type=Path)
+
     build = commands.add_parser("build", help="replay all, write the pages")
     build.add_argument("--home", type=Path, default=HOME, help="has submissions/, gets README.md")
     build.add_argument("--site", type=Path, default=HOME / "site", help="folder of the site")
@@ -68,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _COMMANDS[args.command](args)
     except Refused as error:
-        print(f"refused: {error}", file=sys.stderr)
+        tell(f"refused: {likely.hide(str(error))}")
         return FAILED
     except (ValueError, OSError) as error:
         return complain(error)
@@ -77,10 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tracks(args: argparse.Namespace) -> int:
     if args.track:
         print(json.dumps(find(args.track).specification(), indent=2))
-        return OK
-    for track in TRACKS.values():
-        if args.all or track.default:
-            print(track.id)
+    else:
+        for track in TRACKS.values():
+            if args.all or track.default:
+                print(track.id)
+    check_printed()
     return OK
 
 
@@ -89,7 +110,7 @@ def _submit(args: argparse.Namespace) -> int:
         name=args.name,
         model=args.model,
         revision=args.revision,
-        date=date.today().isoformat(),
+        date=datetime.now(UTC).date().isoformat(),
         url=args.url,
         license=args.license,
         notes=args.notes,
@@ -107,16 +128,39 @@ def _submit(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    beside = functools.cache(Shelf)
+    folders = {str(folder): folder for folder in args.folders}
+    return _replay(folders, args.salted, lambda folder: beside(folder.resolve().parents[1]))
+
+
+def _proposed(args: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as out:
+        today = datetime.now(UTC).date()
+        found = extract(args.repository, args.base, args.head, Path(out), today)
+        shelf = Shelf(args.repository / ENTRIES)
+        return _replay(found, False, lambda _: shelf)
+
+
+def _replay(folders: Mapping[str, Path], salted: bool, shelf: Callable[[Path], Shelf]) -> int:
+    """Print a line for each folder, under its name; the exit code.
+
+    Args:
+        folders: To replay, by name.
+        salted: Whether their tasks may be salted.
+        shelf: The entries that a folder's may not repeat; it joins them.
+    """
     code = OK
-    for folder in args.folders:
+    for name, folder in folders.items():
         try:
+            check_place(folder, salted)
             verified = verify(folder)
-            check_place(folder, verified)
-            if verified.submission.salt and not args.salted:
-                raise Refused("its tasks are salted, which is for maintainers (--salted)")
+            about = verified.submission.to_json()
+            leaks.check(about, (episode.to_json() for episode in verified.episodes))
+            shelf(folder).check(verified.content)
+            shelf(folder).put(verified.content)
             print(_row(verified))
         except (Refused, OSError) as error:  # one that cannot be read hides no other
-            print(f"{folder} is refused: {error}", file=sys.stderr)
+            tell(f"{one_line(name, 200)} is refused: {one_line(likely.hide(str(error)))}")
             code = FAILED
     return code
 
@@ -132,21 +176,40 @@ def _row(verified: Verified) -> str:
     )
 
 
+def _renew(args: argparse.Namespace) -> int:
+    code = OK
+    for folder in args.folders:
+        try:
+            print(_row(renew(folder)))
+        except (Refused, OSError) as error:
+            print(f"{one_line(folder, 200)} is not renewed: {one_line(error)}", file=sys.stderr)
+            code = FAILED
+    return code
+
+
 def _build(args: argparse.Namespace) -> int:
     submissions = args.home / "submissions"
     if not submissions.is_dir():
         raise ValueError(f"there is no {submissions}")
-    boards = read_boards(args.home)
-    (args.home / "README.md").write_text(markdown(boards), encoding="utf-8")
-    write_site(boards, args.site, args.curves)
+    with hold(args.home):
+        boards = read_boards(args.home)
+        write_whole(args.home / "README.md", markdown(boards))
+        write_site(boards, args.site, args.curves)
     entries = sum(len(board.entries) for board in boards)
     print(f"{entries} entries on {len(boards)} tracks, all replayed")
     print(f"written: {args.home / 'README.md'}, {args.site / 'index.html'}")
     return OK
 
 
-_COMMANDS = {"tracks": _tracks, "submit": _submit, "verify": _verify, "build": _build}
+_COMMANDS = {
+    "tracks": _tracks,
+    "submit": _submit,
+    "verify": _verify,
+    "proposed": _proposed,
+    "renew": _renew,
+    "build": _build,
+}
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

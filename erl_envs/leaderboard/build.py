@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,9 @@ from markupsafe import Markup
 
 from erl_envs.eval.report import render_report, template
 from erl_envs.eval.table import interval, number
+from erl_envs.files import new_folder, write_whole
 from erl_envs.leaderboard.archive import Refused, read_json
+from erl_envs.leaderboard.copies import Content, check_names, check_transcripts, share
 from erl_envs.leaderboard.tracks import TRACKS, Track, references
 from erl_envs.leaderboard.verify import Verified, check_place, verify
 from erl_envs.options import fits
@@ -22,7 +23,13 @@ from erl_envs.tasks import mean
 REPLAYED, REPRODUCED = "replay-verified", "reproduced"
 """Tiers of entries that are shown; one whose numbers are only its own word's is not."""
 
+ANEW = 0.5
+"""Share of the same transcripts up to which a submission on the same tasks plays an entry again."""
+
 HERE = Path(__file__).parent
+
+ENTRIES = "entries"
+"""The site's folder of transcripts."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +90,8 @@ def read_boards(home: Path) -> list[Board]:
     for folder in _folders(home / "submissions"):
         where = f"{folder.parent.name}/{folder.name}"
         try:
-            verified = verify(folder)
-            check_place(folder, verified)
-            found[where] = verified
+            check_place(folder)
+            found[where] = verify(folder)
         except Refused as error:
             wrong.append(f"{where}: {error}")
     claims = _claims(home / "reproduced.json")
@@ -97,12 +103,13 @@ def read_boards(home: Path) -> list[Board]:
     for where, verified in found.items():
         if verified.submission.salt and where not in claims.values():
             wrong.append(f"{where}: its tasks are salted, and it reproduces nothing")
+    wrong += _check_copies(found)
     if wrong:
-        raise Refused("\n".join(wrong))
+        raise Refused(*wrong)
     boards = []
     for track in TRACKS.values():
         entries = [
-            Row(v, REPRODUCED if where in claims else REPLAYED, f"entries/{where}.html")
+            Row(v, REPRODUCED if where in claims else REPLAYED, f"{ENTRIES}/{where}.html")
             for where, v in found.items()
             if v.track == track and not v.submission.salt
         ]
@@ -134,27 +141,33 @@ def _check_reproduced(found: Mapping[str, Verified], entry: str, again: str) -> 
     for name in ("model", "revision", "reflector", "options"):
         if getattr(first.submission, name) != getattr(second.submission, name):
             raise Refused(f"{again} has another {name}")
-    if first.track != second.track or _said(first) == _said(second):
-        raise Refused(f"{again} is on another track, or the same episodes")
+    if first.track != second.track:
+        raise Refused(f"{again} is on another track")
+    shared = share(second.content.texts, first.content.texts)
+    if not second.submission.salt and shared > ANEW:
+        raise Refused(
+            f"{again} is the same episodes: {shared:.0%} of its transcripts are the entry's; "
+            "a salted set has others"
+        )
     own, theirs = _score(first), _score(second)
     if theirs["low"] > own["high"] or own["low"] > theirs["high"]:
         raise Refused(f"{again} has another score: {interval(theirs)}, not {interval(own)}")
 
 
-def _said(verified: Verified) -> dict[tuple[str, int], list[str]]:
-    """What the policies wrote in each episode."""
-    said = {}
-    for episode in verified.episodes:
-        conversations = [attempt.messages for attempt in episode.attempts]
-        if episode.reflection:
-            conversations.append(episode.reflection.messages)
-        said[episode.task.id, episode.sample] = [
-            message["content"]
-            for messages in conversations
-            for message in messages
-            if message["role"] == "assistant"
-        ]
-    return said
+def _check_copies(found: Mapping[str, Verified]) -> Iterator[str]:
+    """What is wrong with entries beside those that were dated before them."""
+    before: list[Content] = []
+    for where in sorted(found, key=lambda where: (found[where].submission.date, where)):
+        entry = found[where].content
+        if entry.submission.salt:
+            continue
+        for other in before:
+            try:
+                check_names(entry.submission, other.submission)
+                check_transcripts(entry, other)
+            except Refused as error:
+                yield f"{where}: {error}"
+        before.append(entry)
 
 
 def _score(verified: Verified) -> Mapping[str, float]:
@@ -206,26 +219,27 @@ def write_site(boards: Sequence[Board], out: Path, curves: Path) -> None:
         boards: What to show.
         out: Folder to write to.
         curves: Folder of the figures that show training, if there is one.
+
+    Raises:
+        WriteError: The disk refuses; each page that was there is whole still.
     """
     figures = [
         {"name": path.stem, "data": base64.b64encode(path.read_bytes()).decode()}
         for path in (curves / "curves_steps.svg", curves / "reflection.svg")
         if path.is_file()
     ]
-    page = template("site.html", HERE).render(
+    first = template("site.html", HERE).render(
         boards=boards, figures=figures, told=told, replayed=REPLAYED, reproduced=REPRODUCED
     )
-    shutil.rmtree(out / "entries", ignore_errors=True)
-    _write(out / "index.html", page.lstrip())
-    for board in boards:
-        for entry in board.entries:
-            run, home = _as_run(entry.verified), "../../index.html"
-            _write(out / entry.page, render_report(run, entry.verified.episodes, home=home))
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    with new_folder(out / ENTRIES) as entries:
+        for board in boards:
+            for entry in board.entries:
+                run, home = _as_run(entry.verified), "../../index.html"
+                path = entries / Path(entry.page).relative_to(ENTRIES)
+                path.parent.mkdir(exist_ok=True)
+                page = render_report(run, entry.verified.episodes, home=home)
+                path.write_text(page, encoding="utf-8")
+    write_whole(out / "index.html", first.lstrip())
 
 
 def _as_run(verified: Verified) -> dict[str, Any]:

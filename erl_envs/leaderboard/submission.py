@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import date
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from erl_envs.core import canonical_json
 from erl_envs.leaderboard.archive import Refused, read_json, read_lines
 from erl_envs.leaderboard.differences import shown
+from erl_envs.leaderboard.fields import SHA256, fault
 from erl_envs.options import fits
-from erl_envs.policies.base import Sampling
 
 SCHEMA = 1
 
@@ -24,14 +22,6 @@ FILES = (ABOUT, EPISODES)
 
 MAX_ABOUT = 2**16
 """Bytes of `submission.json`."""
-
-MAX_TEXT = 500
-"""Characters of each of its texts."""
-
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,59}")
-"""What a submission may be called: it is a folder's name."""
-
-_URL = re.compile(r"https?://[^\s<>\"']+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,31 +86,12 @@ class Submission:
             value = getattr(self, field.name)
             if not fits(value, hints[field.name]):
                 raise Refused(f"{ABOUT}: {field.name} cannot be {shown(value)}")
-            parts = value.values() if field.name == "package" else [value]
-            if not all(map(_is_line, parts)):
-                raise Refused(
-                    f"{ABOUT}: {field.name} must be one line of at most {MAX_TEXT} characters"
-                )
-        for wrong, message in (
-            (self.schema != SCHEMA, f"schema {self.schema} is not the one there is, {SCHEMA}"),
-            (not NAME.fullmatch(self.name), f"a name is {NAME.pattern}, not {shown(self.name)}"),
-            (not self.model.strip(), "model is empty"),
-            (not self.revision.strip(), "revision is empty"),
-            (self.url and not _URL.fullmatch(self.url), f"url {shown(self.url)} is none"),
-            (not _is_date(self.date), f"date {shown(self.date)} is none"),
-            (not _is_sampling(self.sampling), "sampling is none"),
-            (
-                self.reflection_sampling and not _is_sampling(self.reflection_sampling),
-                "reflection_sampling is none",
-            ),
-            (
-                not _has(self.package, {"version": str, "commit": str | None}),
-                "package must have a version and a commit",
-            ),
-            (list(self.files) != [EPISODES], f"files must name {EPISODES}, and nothing else"),
-        ):
-            if wrong:
-                raise Refused(f"{ABOUT}: {message}")
+            if wrong := fault(field.name, value):
+                raise Refused(f"{ABOUT}: {wrong}")
+        if self.schema != SCHEMA:
+            raise Refused(f"{ABOUT}: schema {self.schema} is not the one there is, {SCHEMA}")
+        if list(self.files) != [EPISODES] or not SHA256.fullmatch(self.files[EPISODES]):
+            raise Refused(f"{ABOUT}: files must name {EPISODES} and its digest, and nothing else")
 
     @property
     def folder(self) -> str:
@@ -150,31 +121,6 @@ class Submission:
             what = "lacks" if odd[0] in known else "has a field that is none:"
             raise Refused(f"{ABOUT} {what} {shown(odd[0])}")
         return cls(**data)
-
-
-def _is_sampling(value: Mapping[str, Any]) -> bool:
-    if not _has(value, get_type_hints(Sampling)):
-        return False
-    try:
-        Sampling(**value)
-    except ValueError:
-        return False
-    return True
-
-
-def _has(value: Mapping[str, Any], hints: Mapping[str, Any]) -> bool:
-    return set(value) == set(hints) and all(fits(value[name], hints[name]) for name in hints)
-
-
-def _is_line(value: object) -> bool:
-    return not isinstance(value, str) or (len(value) <= MAX_TEXT and value.isprintable())
-
-
-def _is_date(text: str) -> bool:
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
 
 
 class LinesDigest:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,20 +11,18 @@ from typing import Any, Literal
 from erl_envs import registry
 from erl_envs.core import Attempt, Episode, Turn, Usage
 from erl_envs.eval.runfolder import SCHEMA as RUN_SCHEMA
+from erl_envs.files import new_folder
+from erl_envs.leaderboard import leaks
 from erl_envs.leaderboard import submission as sub
 from erl_envs.leaderboard.archive import write_lines
+from erl_envs.leaderboard.copies import Shelf
 from erl_envs.leaderboard.submission import ABOUT, EPISODES, LinesDigest, Submission
 from erl_envs.leaderboard.tracks import FREE, TRACKS, Track
 from erl_envs.leaderboard.verify import Verified, measure, verify
+from erl_envs.locks import hold
 from erl_envs.policies.openai import WITH_TOOLS
 from erl_envs.records import read_episodes
-
-_SECRET = re.compile(
-    r"\b(?:sk-[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}"
-    r"|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}|xox[abpr]-[0-9A-Za-z-]{10,})"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\bBearer [A-Za-z0-9._~+/-]{20,}"
-)
-"""What keys of the usual services look like."""
+from erl_envs.task_files import TaskFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +55,8 @@ def submit(run_folder: Path, env: str, entry: Entry, out: Path) -> tuple[Path, V
         The new folder, and what its replay gave.
 
     Raises:
-        ValueError: The run belongs to no track, was not finished, or its transcripts hold what
-            looks like a key; nothing is written then.
+        ValueError: The run belongs to no track, was not finished, or it, or what is said of it,
+            holds what must not be published; nothing is written then.
     """
     run = read_run(run_folder)
     track, free, salt = track_of(run, env)
@@ -82,7 +78,8 @@ def submit(run_folder: Path, env: str, entry: Entry, out: Path) -> tuple[Path, V
     if offered and not entry.tools:
         raise ValueError("the policy of this run was offered tools: say so (--tools)")
     lines = [episode.to_json() for episode in episodes]
-    _check_secrets(lines)
+    said = {**vars(entry), "salt": salt, "options": free, "package": run["package"]}
+    leaks.check(said, lines, own=True)
     digest = LinesDigest()
     for line in lines:
         digest.add(line)
@@ -104,21 +101,15 @@ def submit(run_folder: Path, env: str, entry: Entry, out: Path) -> tuple[Path, V
 
 def _write(submission: Submission, lines: Sequence[Any], home: Path) -> tuple[Path, Verified]:
     folder = home / submission.folder
-    if folder.exists():
-        raise ValueError(f"{folder} is there already; give another --name")
-    part = home / f".{submission.folder}.part"
-    shutil.rmtree(part, ignore_errors=True)  # of one that was killed
-    part.mkdir(parents=True)
-    try:
-        about = json.dumps(submission.to_json(), indent=2, ensure_ascii=True, allow_nan=False)
-        (part / ABOUT).write_text(about + "\n", encoding="ascii")
-        write_lines(part / EPISODES, lines)
-        verified = verify(part)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        if not any(home.iterdir()):
-            home.rmdir()
+    with hold(home):
+        if folder.exists():
+            raise ValueError(f"{folder} is there already; give another --name")
+        with new_folder(folder) as part:
+            about = json.dumps(submission.to_json(), indent=2, ensure_ascii=True, allow_nan=False)
+            (part / ABOUT).write_text(about + "\n", encoding="ascii")
+            write_lines(part / EPISODES, lines)
+            verified = verify(part)
+            Shelf(home.parent).check(verified.content)
     return folder, verified
 
 
@@ -148,6 +139,8 @@ def track_of(run: Mapping[str, Any], env: str) -> tuple[Track, dict[str, Any], s
     if env not in run["envs"]:
         raise ValueError(f"the run has no {env!r}, but {', '.join(run['envs'])}")
     played = run["envs"][env]
+    if TaskFile.of(played["split"]):
+        raise ValueError(f"the run played tasks of a file, {played['split']}; no track has those")
     split, _, salt = played["split"].partition("@")
     options = played["options"]
     told = options["feedback"] if run["attempts"] == 2 else "outcome"
@@ -188,25 +181,3 @@ def _bare_attempt(attempt: Attempt) -> Attempt:
 
 def _bare_usage(usage: Usage) -> Usage:
     return replace(usage, seconds=0.0)
-
-
-def _check_secrets(lines: Sequence[Mapping[str, Any]]) -> None:
-    for line in lines:
-        for text in _texts(line):
-            if _SECRET.search(text):
-                task, sample = line["task"]["id"], line["sample"]
-                raise ValueError(
-                    f"a message of task {task}, sample {sample} holds what looks like a key; "
-                    "transcripts are published as they are"
-                )
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _texts(part)
-    elif isinstance(value, Sequence):
-        for part in value:
-            yield from _texts(part)

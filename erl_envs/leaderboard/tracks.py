@@ -23,6 +23,9 @@ FREE = ("prompt_style", "coordinates", "top_k", "snippet_chars")
 SAMPLES: Mapping[str, int] = {"test": 1, "hard": 1, "paper-test": 4, "small-test": 4}
 """Split → episodes a task; the paper's are 4."""
 
+TASKS: Mapping[str, int] = {"test": 200, "hard": 100, "paper-test": 100, "small-test": 100}
+"""Split → its tasks."""
+
 HASHES: Mapping[tuple[str, str], str] = {
     ("frozenlake", "test"): "5e6cf6df437f8e603cbff1ccb780eda83bc645f127f357773fcf79198096ef78",
     ("frozenlake", "hard"): "2dce8206ef5d1dafa094d5d5f088cfa26ba4e2c37ac38b4333567a66cc2d3afd",
@@ -79,6 +82,11 @@ class Track:
     def samples(self) -> int:
         """Episodes a task."""
         return SAMPLES[self.split]
+
+    @property
+    def episodes(self) -> int:
+        """Episodes of an entry that lacks none."""
+        return TASKS[self.split] * self.samples
 
     @property
     def default(self) -> bool:
@@ -138,10 +146,19 @@ def _own_turns(env: str, split: str) -> bool:
     return split == "hard" and env != "hotpotqa"
 
 
+def _version(env: str, split: str) -> int:
+    """Count the changes of what is measured.
+
+    All tracks: thoughts are no acts, the full prompts say what two actions mean, and in a world
+    naming both of a choice earns nothing. The games' `hard`: a task says its own turns.
+    """
+    return 2 + _own_turns(env, split)
+
+
 def _all() -> list[Track]:
     two: list[tuple[int, Level]] = [(2, level) for level in LEVELS]
     return [
-        Track(env, split, rules, feedback, attempts, version=1 + _own_turns(env, split))
+        Track(env, split, rules, feedback, attempts, _version(env, split))
         for env, split in HASHES
         for rules in get_args(Rules)
         for attempts, feedback in [(1, "outcome"), *two]

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 
 from erl_envs.core import Message, TextEnv, Tokens, Usage
+from erl_envs.secrets import redact_error
+from erl_envs.thoughts import split_thoughts, strip_thoughts
+
+Thoughts = Literal["keep", "strip"]
+"""What becomes of an earlier turn's thoughts in what a model is told."""
+
+MAX_MESSAGE = 200_000
+"""Characters of a message that are kept, and that the leaderboards take."""
 
 
 class PolicyError(RuntimeError):
@@ -17,6 +26,10 @@ class PolicyError(RuntimeError):
 
     `erl_envs.rollout` marks the attempt invalid with this reason.
     """
+
+    def __init__(self, reason: str) -> None:
+        """A failure and its reason, in which no secret is told."""
+        super().__init__(redact_error(reason))
 
 
 @dataclass(frozen=True)
@@ -58,9 +71,12 @@ class Completion:
     Attributes:
         text: What it wrote, without the end-of-turn token.
         token_ids: What a local policy sampled, the end-of-turn token with it; else empty.
-        logprobs: Log-probability of each (nats, at temperature 1, before any cut); else empty.
-        stop_reason: `stop` (it ended its turn), `length` (it was cut off), None if unknown.
+        logprobs: Log-probability of each (nats, at its temperature); else empty.
+        stop_reason: `stop` (it ended its turn), `length` (it was cut off at the token limit, or its
+            context is full), `refusal`, `content_filter`, `cut` (it was longer than `MAX_MESSAGE`),
+            whatever else a server says, None if unknown.
         usage: What it cost.
+        reasoning: What it thought, where a server tells that apart from the text.
     """
 
     text: str
@@ -68,6 +84,7 @@ class Completion:
     logprobs: Sequence[float] = ()
     stop_reason: str | None = None
     usage: Usage = Usage()
+    reasoning: str | None = None
 
 
 @dataclass
@@ -80,9 +97,10 @@ class Conversation:
             `attempt_2`.
         seed: Of this conversation's own random stream, whatever else is in the batch.
         env: The environment as it stands, for scripted policies; models read the messages.
-        ids: Token ids so far, kept by the policy that samples them.
+        ids: Token ids so far, kept by the policy that samples them: all that it reads and wrote.
         sampled: For each id, whether it was sampled.
         logprobs: For each id, its log-probability where it was sampled, else 0.
+        earlier: What `ids` were before the policy had to be told its prompt anew.
         past: The policy's own: what it keeps of the ids it has read.
     """
 
@@ -93,6 +111,7 @@ class Conversation:
     ids: list[int] = field(default_factory=list)
     sampled: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    earlier: list[Tokens] = field(default_factory=list)
     past: Any = None
 
     def __post_init__(self) -> None:
@@ -111,9 +130,31 @@ class Conversation:
         self.sampled += [True] * len(ids)
         self.logprobs += logprobs
 
-    def tokens(self) -> Tokens | None:
-        """The tokens so far, None if the policy keeps none."""
-        return Tokens(self.ids, self.sampled, self.logprobs) if self.ids else None
+    def restart(self) -> None:
+        """Begin a new stretch: the whole prompt is told anew, not what comes after the last ids."""
+        self.earlier.append(Tokens(self.ids, self.sampled, self.logprobs))
+        self.ids, self.sampled, self.logprobs = [], [], []
+
+    def tokens(self) -> tuple[Tokens, ...]:
+        """The tokens so far, a stretch for each time the prompt was told; none if nobody keeps any.
+
+        Each sampled id is marked as such in the one stretch in which it was sampled, after the ids
+        that the policy really read.
+        """
+        last = [Tokens(self.ids, self.sampled, self.logprobs)] if self.ids else []
+        return (*self.earlier, *last)
+
+
+def without_thoughts(messages: Sequence[Message]) -> list[Message]:
+    """Messages whose assistant's say only what they say after their thoughts."""
+    return [
+        {**m, "content": strip_thoughts(m["content"]).lstrip()} if _thinks(m) else m
+        for m in messages
+    ]
+
+
+def _thinks(message: Message) -> bool:
+    return message["role"] == "assistant" and bool(split_thoughts(message["content"])[0])
 
 
 class Policy(ABC):
@@ -124,11 +165,18 @@ class Policy(ABC):
         revision: What exactly it is: a hash of weights, a served model's name, a version.
         remote: Whether it answers each conversation independently of the others, so that waiting
             for a whole batch would waste time.
+        refused: Parameters of `Sampling` and the seed that its server refused, and so went without.
+        thoughts: What becomes of earlier turns' thoughts in its prompts; None if that is not its
+            own to say (a server's template decides), or it has none.
+        template: What its chat template was told beside the messages.
     """
 
     spec: str
     revision: str
     remote: bool = False
+    refused: Sequence[str] = ()
+    thoughts: Thoughts | None = None
+    template: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def complete(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
@@ -13,6 +13,27 @@ SPARE = 4
 
 Past = list[tuple[torch.Tensor, torch.Tensor]]
 """Of one conversation: for each layer keys and values, each of shape (heads, tokens, head size)."""
+
+
+class Read(NamedTuple):
+    """What a conversation's model has read: ids, and their keys and values."""
+
+    ids: Sequence[int]
+    past: Past
+
+    def of(self, ids: Sequence[int]) -> Past | None:
+        """Of the ids that another prompt begins with too, but for its last; None if of none.
+
+        A prompt that is told anew shares only its beginning with what was read.
+        """
+        pairs = zip(self.ids, ids[:-1], strict=False)
+        shared = next(
+            (place for place, (one, two) in enumerate(pairs) if one != two),
+            min(len(self.ids), len(ids) - 1),
+        )
+        if not shared:
+            return None
+        return [(keys[:, :shared], values[:, :shared]) for keys, values in self.past]
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]

@@ -17,7 +17,7 @@ class Generated(NamedTuple):
 
     Attributes:
         ids: Token ids, the end of the turn with them if it came.
-        logprobs: Of each id (nats), the model's own: at temperature 1, before any cut.
+        logprobs: Of each id (nats), at the temperature of its sampling (1 where that is 0).
         stopped: Whether the end of the turn came; else the answer was cut off.
     """
 
@@ -39,6 +39,11 @@ class Local(Policy):
     chat: ChatTokens
     context: int
 
+    def take_chat(self, chat: ChatTokens) -> None:
+        """Speak by a chat template, and say what it does."""
+        self.chat, self.tokenizer = chat, chat.tokenizer
+        self.thoughts, self.template = chat.thoughts, chat.options
+
     @abstractmethod
     def generate(
         self, conversations: Sequence[Conversation], sampling: Sampling
@@ -54,7 +59,7 @@ class Local(Policy):
         """
         began = time.perf_counter()
         for conversation in conversations:
-            conversation.tell(self.chat.new_ids(conversation))
+            self.chat.tell(conversation)
         fits = [c for c in conversations if len(c.ids) < self.context]
         generated = self.generate(fits, sampling) if fits else []
         share = (time.perf_counter() - began) / len(conversations)
@@ -69,7 +74,7 @@ class Local(Policy):
         usage = Usage(len(conversation.ids), len(ids), seconds)
         conversation.add_sampled(ids, logprobs)
         return Completion(
-            text=self.tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=False),
+            text=self.chat.message(ids[:-1] if stopped else ids),
             token_ids=ids,
             logprobs=logprobs,
             stop_reason="stop" if stopped else "length",

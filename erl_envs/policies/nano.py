@@ -81,7 +81,11 @@ class Nano(Policy):
 
     def _model(self, env: str) -> Transformers:
         if env not in self._models:
-            model, tokenizer = load(str(folder(env)))
-            # in float32 everywhere, so that it plays the same on every machine
-            self._models[env] = Transformers(str(folder(env)), model.float(), tokenizer)
+            self._models[env] = load_model(folder(env))
         return self._models[env]
+
+
+def load_model(path: Path) -> Transformers:
+    """Load a model of nano's kind in float32, so that it plays the same on every machine."""
+    model, tokenizer = load(str(path))
+    return Transformers(str(path), model.float(), tokenizer)

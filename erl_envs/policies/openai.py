@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import httpx
-
-from erl_envs.core import TextEnv, Usage
-from erl_envs.policies.base import Completion, Conversation, Policy, PolicyError, Sampling
-from erl_envs.web import read_url
+from erl_envs.calls import Bounds, FinalError, ServerError
+from erl_envs.core import Message, TextEnv, Usage, canonical_json
+from erl_envs.policies import refusals
+from erl_envs.policies.answers import completion, prompt_tokens
+from erl_envs.policies.base import (
+    Completion,
+    Conversation,
+    Policy,
+    PolicyError,
+    Sampling,
+    Thoughts,
+    without_thoughts,
+)
+from erl_envs.secrets import learn_key, redact_json
+from erl_envs.web import Client, Response, check_server, join
 
 DEFAULT_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
 WITH_TOOLS = ", with tools"
 """At the end of the revision of a policy that offers tools."""
-_RETRY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
-_MAX_WAIT = 30.0
+
+_OURS = frozenset(
+    {"model", "messages", "max_completion_tokens", "tools", "stream", "n", refusals.LENGTH}
+).union(refusals.SAMPLING)
 
 
 class OpenAI(Policy):
     """Asks a server, at most `concurrency` requests at a time, with bounded retries.
 
-    The key comes from the environment variable OPENAI_API_KEY and goes nowhere but into the
-    request's header.
+    The key comes from the environment variable OPENAI_API_KEY; a user and password in the URL take
+    its place. Either goes into the request's header, and into nothing that comes back from here.
     """
 
     remote = True
@@ -41,47 +53,62 @@ class OpenAI(Policy):
         timeout: float = 120.0,
         backoff: float = 0.5,
         tools: bool = False,
+        thoughts: Thoughts | None = None,
+        extra_body: Mapping[str, Any] | None = None,
     ) -> None:
         """A client; no request is made yet.
 
         Args:
             model: Name that the server knows.
-            base_url: Up to and with `/v1`.
+            base_url: Up to and with `/v1`; may carry a user and password, and a query.
             concurrency: Most requests at a time.
             retries: Tries after the first, for failures that may pass.
-            timeout: Seconds to wait for an answer.
+            timeout: Seconds that one try may take.
             backoff: Seconds before the first retry; doubled for each further one.
             tools: Offer the environment's tools; a call becomes the message that means the same.
+            thoughts: What becomes of earlier turns' thoughts; None leaves it to the server's
+                template, which is told all.
+            extra_body: What else a request holds, for options that one server alone knows.
 
         Raises:
-            ValueError: The URL is not one or carries a password; no header can carry the key.
+            ValueError: The URL is not one, no header can carry the key, or
+                `extra_body` says what the policy says itself.
         """
+        extra = dict(extra_body or {})
+        if taken := sorted(_OURS & set(extra)):
+            raise ValueError(f"an extra body cannot say {taken[0]!r}: it has an option of its own")
         self.spec = f"openai:{model}"
         self.model = model
-        self.url = f"{check_url(base_url)}/chat/completions"
-        self.revision = model + WITH_TOOLS if tools else model
-        self.concurrency, self.retries, self.backoff = concurrency, retries, backoff
-        self.timeout, self.tools = timeout, tools
+        self.url = join(check_url(base_url), "chat/completions")
+        self.revision = (
+            model
+            + (f", with {canonical_json(redact_json(extra))}" if extra else "")
+            + (WITH_TOOLS if tools else "")
+        )
+        self.tools, self.extra_body = tools, extra
+        self.refused = ()
+        self._length = refusals.LENGTH
+        self.thoughts, self.template = thoughts, extra.get("chat_template_kwargs", {})
         self._key = _key()
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
+        self._client = Client(
+            f"the server at {self.url}",
+            Bounds(timeout, retries, backoff, concurrency),
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            limits=httpx.Limits(max_connections=concurrency),
         )
 
     def complete(
         self, conversations: Sequence[Conversation], sampling: Sampling
     ) -> list[Completion | PolicyError]:
         """Ask for the next message of each, each in a request of its own."""
-        if len(conversations) == 1:
-            return [self._ask(conversations[0], sampling)]
-        with ThreadPoolExecutor(self.concurrency) as threads:
-            return list(threads.map(lambda c: self._ask(c, sampling), conversations))
+        answers = self._client.call_all([self._request(c, sampling) for c in conversations])
+        return [_failure(a) if isinstance(a, ServerError) else a for a in answers]
 
-    def _ask(self, conversation: Conversation, sampling: Sampling) -> Completion | PolicyError:
+    def _request(
+        self, conversation: Conversation, sampling: Sampling
+    ) -> partial[Coroutine[Any, Any, Completion]]:
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": conversation.messages,
+            "messages": self._history(conversation.messages),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
@@ -94,117 +121,90 @@ class OpenAI(Policy):
         env = conversation.env if offered else None
         if env is not None and env.tools:
             body["tools"] = list(env.tools)
+        return partial(self._once, body, env)
+
+    async def _once(self, body: Mapping[str, Any], env: TextEnv | None) -> Completion:
+        """One try: a request, and those that its refusal leads to."""
         began = time.perf_counter()
-        try:
-            reply = self._post(body)
-        except PolicyError as error:
-            return error
-        return self._completion(reply, time.perf_counter() - began, env)
+        response = await self._post(body)
+        if refusals.full(response.status, response.error):
+            response = await self._post_shorter(body, response)
+        seconds = time.perf_counter() - began
+        # what a local model does as well: it says nothing more
+        if refusals.full(response.status, response.error):
+            return Completion("", stop_reason="length", usage=Usage(0, 0, seconds))
+        if refusals.filtered(response.status, response.error):
+            return Completion("", stop_reason="content_filter", usage=Usage(0, 0, seconds))
+        return completion(response.json(), seconds, env)
 
-    def _post(self, body: dict[str, Any]) -> Any:
-        """The server's reply.
+    def _history(self, messages: list[Message]) -> list[Message]:
+        return without_thoughts(messages) if self.thoughts == "strip" else messages
 
-        Raises:
-            PolicyError: It refused, or still failed after the last retry.
+    async def _post(self, body: Mapping[str, Any]) -> Response:
+        """The answer to a request, without what its server turns out not to take."""
+        while True:
+            sent = {key: value for key, value in body.items() if key not in self.refused}
+            if refusals.LENGTH in sent:
+                sent[self._length] = sent.pop(refusals.LENGTH)
+            sent.update(self.extra_body)
+            response = await self._client.send("POST", self.url, sent)
+            unknown = refusals.unsupported(response.status, response.error)
+            if not any(name in sent for name in unknown):
+                return response
+            self._learn(unknown)
+
+    def _learn(self, unknown: Sequence[str]) -> None:
+        """Ask without these from now on, and say so."""
+        for name in unknown:
+            if name == refusals.LENGTH and self._length == name:
+                self._length = "max_completion_tokens"
+                _tell(f"{self.spec} calls {name} {self._length}")
+            elif name in refusals.SAMPLING and name not in self.refused:
+                self.refused = (*self.refused, name)
+                _tell(f"{self.spec} takes no {name}: it is asked without from now on")
+
+    async def _post_shorter(self, body: Mapping[str, Any], refusal: Response) -> Response:
+        """The answer with as many tokens as the context has left; the refusal if it has none.
+
+        Servers refuse where prompt and `max_tokens` are longer together than the context. Few say
+        how long the prompt is, but all count it in the answer to one token.
         """
-        reason, pause = "", self.backoff
-        for attempt in range(self.retries + 1):
-            if attempt:
-                time.sleep(min(pause, _MAX_WAIT))
-                pause = 2 * pause
-            try:
-                # ensure_ascii keeps lone surrogates, which a model's text may hold, encodable
-                response = self._send(json.dumps(body, ensure_ascii=True))
-            except httpx.HTTPError as error:
-                reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-                continue
-            if response.status_code == 200:
-                return self._json(response.content)
-            text = " ".join(self._hide_key(response.text).split())
-            reason = f"status {response.status_code}: {text[:300]}"
-            if response.status_code not in _RETRY_STATUS:
-                raise PolicyError(f"the server at {self.url} refused: {reason}")
-            pause = max(pause, _retry_after(response))
-        raise PolicyError(
-            f"the server at {self.url} failed {self.retries + 1} times, the last time with {reason}"
-        )
-
-    def _send(self, body: str) -> httpx.Response:
-        """One request, its answer read whole.
-
-        Raises:
-            httpx.HTTPError: It failed or took too long: httpx's own time-out starts anew with each
-                piece, so a server that drips its answer would never meet it.
-        """
-        deadline = time.monotonic() + self.timeout
-        headers = {"Content-Type": "application/json"}
-        with self._client.stream("POST", self.url, content=body, headers=headers) as response:
-            pieces = []
-            for piece in response.iter_bytes():
-                pieces.append(piece)
-                if time.monotonic() > deadline:
-                    raise httpx.ReadTimeout(f"the answer took more than {self.timeout:g} s")
-        return httpx.Response(
-            response.status_code,
-            headers={"retry-after": response.headers.get("retry-after", "0")},
-            content=b"".join(pieces),
-        )
-
-    def _json(self, content: bytes) -> Any:
+        length = refusals.context_length(refusal.error)
+        if length is None or body["max_tokens"] == 1:
+            return refusal
+        probe = await self._post({**body, "max_tokens": 1})
         try:
-            return json.loads(content)
-        except (ValueError, RecursionError) as error:
-            shown = self._hide_key(repr(content))[:100]
-            raise PolicyError(f"the server answered with no JSON: {shown}") from error
-
-    def _completion(
-        self, reply: Any, seconds: float, env: TextEnv | None = None
-    ) -> Completion | PolicyError:
-        try:
-            choice = reply["choices"][0]
-            text, stop = choice["message"].get("content") or "", choice.get("finish_reason")
-            calls = choice["message"].get("tool_calls") if env is not None else None
-            for call in calls or ():
-                text = f"{text}\n{_as_message(call['function'], env)}".lstrip("\n")
-            usage = reply.get("usage") or {}
-            told, said = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-            cost = Usage(int(told), int(said), seconds)
-            if not isinstance(text, str) or not isinstance(stop, str | None):
-                raise TypeError("content or finish_reason is no string")
-        except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            shown = self._hide_key(f"{error!r}: {reply!r}")[:200]
-            return PolicyError(f"the server's answer is no chat completion: {shown}")
-        return Completion(text, stop_reason=stop, usage=cost)
-
-    def _hide_key(self, text: str) -> str:
-        """For errors, which a run folder keeps: some servers repeat the key they were sent."""
-        return text.replace(self._key, "[key]") if self._key else text
+            prompt = prompt_tokens(probe.json())
+        except FinalError:
+            return refusal
+        if prompt is None or prompt >= length:
+            return refusal
+        room = min(length - prompt, body["max_tokens"])
+        return await self._post({**body, "max_tokens": room})
 
     def close(self) -> None:
-        """Close the connections."""
+        """End the requests that run, and close the connections."""
         self._client.close()
 
 
-def _as_message(call: Mapping[str, Any], env: TextEnv | None) -> str:
-    """A tool call as the message that means the same; one that fits no tool as it stands."""
-    try:
-        assert env is not None
-        return env.tool_message(call["name"], json.loads(call["arguments"]))
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return f"{call['name']}({call['arguments']})"
+def _failure(error: ServerError) -> PolicyError:
+    """The one place where a server's failure becomes a policy's."""
+    failure = PolicyError(str(error))
+    failure.__cause__ = error
+    return failure
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def check_url(url: str) -> str:
-    """A base URL without its trailing slash.
+    """A base URL without its trailing slash; what it carries is a secret from here on.
 
     Raises:
-        ValueError: It is no http(s) URL, or carries a user name or password.
+        ValueError: It is no http(s) URL.
     """
-    if "@" in url:
-        raise ValueError(f"a base URL carries no password: put the key into {KEY_VARIABLE}")
-    if read_url(url) is None:
-        raise ValueError(f"bad base URL {url!r}; it looks like http://localhost:8000/v1")
-    return url.rstrip("/")
+    return check_server(url, "base URL", "http://localhost:8000/v1").rstrip("/")
 
 
 def _key() -> str:
@@ -216,11 +216,5 @@ def _key() -> str:
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not all("!" <= character <= "~" for character in key):
         raise ValueError(f"{KEY_VARIABLE} holds characters that no key has")
+    learn_key(KEY_VARIABLE, key)
     return key
-
-
-def _retry_after(response: httpx.Response) -> float:
-    try:
-        return float(response.headers.get("retry-after", 0))
-    except ValueError:  # an HTTP date; the backoff will do
-        return 0.0

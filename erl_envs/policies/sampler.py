@@ -19,7 +19,8 @@ class Sampled(NamedTuple):
 
     Attributes:
         ids: Token ids; a stop id that came is the last.
-        logprobs: Of each id (nats), the model's own: at temperature 1, before any cut.
+        logprobs: Of each id (nats), at the temperature of its sampling (1 where that is 0), before
+            any cut.
         stopped: Whether a stop id came.
         past: Keys and values of all ids but the last; None if the model's cannot be kept.
     """
@@ -66,6 +67,8 @@ def sample(
         logp_BV = logits_BV.float().log_softmax(-1)
         draws_B = torch.tensor([rngs[row].random() for row in alive], device=device)
         next_B = pick(logp_BV, draws_B, sampling)
+        if sampling.temperature not in (0, 1):
+            logp_BV = (logp_BV / sampling.temperature).log_softmax(-1)
         next_logp_B = logp_BV.gather(1, next_B[:, None])[:, 0]
         going = []
         for place, (row, token, logp) in enumerate(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -130,13 +129,20 @@ class Replay(Scripted):
 def _said(episode: Episode) -> Iterator[tuple[Key, list[Completion]]]:
     """What each stage's policy said; it costs nothing to say it again."""
     for number, attempt in enumerate(episode.attempts, 1):
-        stops = [turn.stop for turn in attempt.turns]
-        yield (*episode.key, f"attempt_{number}"), _answers(attempt.messages, stops)
+        ends = [(turn.stop, turn.reasoning) for turn in attempt.turns]
+        yield (*episode.key, f"attempt_{number}"), _answers(attempt.messages, ends)
     if episode.reflection:
-        yield (*episode.key, "reflection"), _answers(episode.reflection.messages, [])
+        ends = [(None, episode.reflection.reasoning)]
+        yield (*episode.key, "reflection"), _answers(episode.reflection.messages, ends)
 
 
-def _answers(messages: Sequence[Message], stops: Sequence[str | None]) -> list[Completion]:
+def _answers(
+    messages: Sequence[Message], ends: Sequence[tuple[str | None, str | None]]
+) -> list[Completion]:
+    """The assistant's messages, with why each ended and what was thought."""
     texts = [message["content"] for message in messages if message["role"] == "assistant"]
-    pairs = itertools.zip_longest(texts, stops)
-    return [Completion(text, stop_reason=stop) for text, stop in pairs]
+    known = [*ends, *[(None, None)] * (len(texts) - len(ends))]
+    return [
+        Completion(text, stop_reason=stop, reasoning=reasoning)
+        for text, (stop, reasoning) in zip(texts, known, strict=True)
+    ]

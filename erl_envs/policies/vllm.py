@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from erl_envs.extras import missing_extra
-from erl_envs.policies.base import Conversation, Sampling
+from erl_envs.policies.base import Conversation, Sampling, Thoughts
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.local import Generated, Local
+
+LOGPROBS_MODE = "processed_logprobs"
+"""vLLM's name for log-probabilities at the temperature of the sampling, after its cuts."""
 
 
 class Vllm(Local):
     """A model in vLLM's engine, which takes and gives token ids."""
 
-    def __init__(self, name: str, **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        thoughts: Thoughts | None = None,
+        template: Mapping[str, Any] = MappingProxyType({}),
+        **options: Any,
+    ) -> None:
         """Load a model.
 
         Args:
             name: A folder or a hub id.
+            thoughts: What becomes of earlier turns' thoughts; None for what its template does.
+            template: What its chat template is told beside the messages.
             options: Of vLLM's engine, as `vllm.LLM` takes them.
 
         Raises:
@@ -31,14 +43,15 @@ class Vllm(Local):
         except ImportError as error:
             raise missing_extra("vllm policies", "vllm", error) from error
         try:
-            options = {"enable_prefix_caching": True, **_for_cpu(name), **options}
+            usual = {"enable_prefix_caching": True, "logprobs_mode": LOGPROBS_MODE}
+            options = {**usual, **_for_cpu(name), **options}
             self.engine: Any = vllm.LLM(name, **options)
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"vLLM cannot load the model {name!r}: {reason}") from error
-        self.tokenizer = self.engine.get_tokenizer()
-        eos = self.tokenizer.eos_token_id
-        self.chat = ChatTokens(self.tokenizer, [eos] if eos is not None else [], name)
+        tokenizer = self.engine.get_tokenizer()
+        stop_ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        self.take_chat(ChatTokens(tokenizer, stop_ids, name, thoughts, template))
         self.context = int(self.engine.llm_engine.model_config.max_model_len)
 
     def generate(

@@ -35,6 +35,7 @@ def load(
     model: str | None = None,
     prefixes: tuple[str, str] = ("", ""),
     keep: bool = True,
+    disk: bool = True,
 ) -> Retriever:
     """A retriever, made once for the same arguments and shared by a process's environments.
 
@@ -46,6 +47,8 @@ def load(
         prefixes: What that puts before a query and before a passage.
         keep: Whether others will search the corpus too. Where not, nothing of it is left on disk or
             in memory.
+        disk: Whether others will search it in another process. Where not, BM25 leaves nothing on
+            disk.
 
     Raises:
         ValueError: No such kind, a missing argument, or a missing package; one line.
@@ -62,7 +65,7 @@ def load(
             _places.popitem(last=False)
     with place.lock:
         if place.retriever is None:
-            place.retriever = _make(kind, corpus, url, model, prefixes)
+            place.retriever = _make(kind, corpus, url, model, prefixes, disk)
         return place.retriever
 
 
@@ -79,12 +82,17 @@ def _passing(kind: str, corpus: Corpus, model: str | None, prefixes: tuple[str, 
 
 
 def _make(
-    kind: str, corpus: Corpus, url: str | None, model: str | None, prefixes: tuple[str, str]
+    kind: str,
+    corpus: Corpus,
+    url: str | None,
+    model: str | None,
+    prefixes: tuple[str, str],
+    disk: bool,
 ) -> Retriever:
     if kind in ("bm25", "rank_bm25"):
         from erl_envs.retrieval.bm25 import Bm25, RankBm25
 
-        return Bm25(corpus) if kind == "bm25" else RankBm25(corpus)
+        return Bm25(corpus, keep=disk) if kind == "bm25" else RankBm25(corpus)
     if kind == "dense":
         from erl_envs.retrieval.dense import Dense
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from erl_envs import retrieval
-from erl_envs.arguments import OK, Parser, complain
+from erl_envs.arguments import OK, Parser, complain, run_command
 from erl_envs.extras import missing_extra
 from erl_envs.hotpotqa.data import open_source
 from erl_envs.retrieval.base import Corpus, RetrievalError, Retriever
@@ -73,4 +73,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

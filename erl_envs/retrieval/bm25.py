@@ -52,6 +52,11 @@ def _documents(corpus: Corpus) -> list[list[str]]:
     return found if any(found) else [[" "] for _ in found]
 
 
+def _has_words(corpus: Corpus) -> bool:
+    """Whether there is anything to find: the libraries cannot index stop words alone."""
+    return any(words(p.title) or words(p.text) for p in corpus.passages)
+
+
 def best(scores: np.ndarray[Any, Any], top_k: int) -> list[int]:
     """Indices of the greatest positive scores, best first, ties in order; spends `scores`.
 
@@ -92,6 +97,9 @@ class Bm25(Retriever):
             keep: Whether an index of many passages is kept on disk.
         """
         self.passages = corpus.passages
+        self.index: Any = None
+        if not _has_words(corpus):
+            return
         if keep and len(corpus.passages) >= KEPT_FROM:
             with contextlib.suppress(OSError):
                 self.index = self._kept(corpus, method, cache)
@@ -113,6 +121,8 @@ class Bm25(Retriever):
 
     def search(self, query: str, top_k: int) -> list[Passage]:
         """The best passages; none for a query without a word that the corpus knows."""
+        if self.index is None:
+            return []
         known = [word for word in words(query) if word in self.index.vocab_dict]
         if not known:
             return []
@@ -141,8 +151,11 @@ class RankBm25(Retriever):
         except ImportError as error:
             raise missing_extra("rank_bm25 retrievers", "data", error) from error
         self.passages = corpus.passages
-        self.index: Any = BM25Okapi(_documents(corpus), k1=K1, b=B)
+        found = _has_words(corpus)
+        self.index: Any = BM25Okapi(_documents(corpus), k1=K1, b=B) if found else None
 
     def search(self, query: str, top_k: int) -> list[Passage]:
         """The best passages; none for a query without a word that the corpus knows."""
+        if self.index is None:
+            return []
         return [self.passages[i] for i in best(self.index.get_scores(words(query)), top_k)]

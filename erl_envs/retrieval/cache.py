@@ -42,7 +42,7 @@ def cached_folder(recipe: object, build: Callable[[Path], None], root: Path | No
     try:
         build(made)
         seal = {"recipe": recipe, "files": _hashes(made)}
-        (made / _SEAL).write_text(json.dumps(seal))
+        (made / _SEAL).write_text(json.dumps(seal), encoding="utf-8")
         if folder.exists() and not _holds(folder, recipe):
             # moved aside first: another process may still map its files
             os.replace(folder, made / "old")
@@ -59,7 +59,7 @@ def cached_folder(recipe: object, build: Callable[[Path], None], root: Path | No
 
 def _holds(folder: Path, recipe: object) -> bool:
     try:
-        seal = json.loads((folder / _SEAL).read_text())
+        seal = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
         return bool(seal == {"recipe": recipe, "files": _hashes(folder)})
     except (OSError, ValueError):
         return False

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from erl_envs.extras import missing_extra
+from erl_envs.files import WriteError
 from erl_envs.retrieval.base import Corpus, Passage, RetrievalError, Retriever
 from erl_envs.retrieval.cache import cached_folder
 
@@ -51,6 +52,7 @@ class Dense(Retriever):
 
         Raises:
             ValueError: torch or transformers is missing, or the model cannot be loaded; one line.
+            WriteError: The embeddings cannot be kept.
         """
         self.passages = corpus.passages
         self.batch_size = batch_size
@@ -114,7 +116,7 @@ class Dense(Retriever):
         try:
             folder = cached_folder(recipe, build, cache_dir)
         except OSError as error:
-            raise ValueError(f"cannot keep the embeddings (ERL_ENVS_CACHE): {error}") from error
+            raise WriteError(f"cannot keep the embeddings (ERL_ENVS_CACHE): {error}") from error
         # a plain view of the mapped file: numpy's memmap class makes products slow
         return np.asarray(np.load(folder / _FILE, mmap_mode="r"))
 

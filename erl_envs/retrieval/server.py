@@ -18,7 +18,7 @@ from starlette.routing import Route
 from erl_envs.asgi import server
 from erl_envs.asgi.limits import Limits
 from erl_envs.retrieval.base import Passage, RetrievalError, Retriever
-from erl_envs.retrieval.http import MAX_ANSWER
+from erl_envs.web import MAX_ANSWER
 
 MAX_CONNECTIONS = 256
 """At a time. A client is waited for 30 seconds, and makes way to a new one before that."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 import re
+from functools import partial
 from typing import Any
 
 import httpx
 
+from erl_envs.calls import Bounds, Caller, FinalError, PassingError
 from erl_envs.extras import missing_extra
-from erl_envs.retrieval.base import Passage, RetrievalError
-from erl_envs.retrieval.http import PassingError, Remote, one_line
+from erl_envs.retrieval.base import Passage
+from erl_envs.retrieval.http import Remote
+from erl_envs.web import MAX_ANSWER, Response, bound, reason_of, wait_of
 
 CONTACT_VARIABLE = "ERL_ENVS_CONTACT"
 _CONTACT = re.compile(r"[^\s()@]+@[^\s()@]+\.[^\s()@]+|https?://[^\s()]+", re.ASCII)
@@ -67,7 +70,8 @@ class Wikipedia(Remote):
             api = importlib.import_module("wikipediaapi")  # untyped
         except ImportError as error:
             raise missing_extra("wikipedia retrievers", "data", error) from error
-        super().__init__(f"the {language} Wikipedia", timeout, retries, backoff, concurrency)
+        bounds = Bounds(timeout, retries, backoff, concurrency)
+        super().__init__(Caller(f"the {language} Wikipedia", bounds, self._open, self._shut))
         self.language, self.max_chars = language, max_chars
         self._api: Any = api
         self._given = transport
@@ -89,10 +93,11 @@ class Wikipedia(Remote):
         self._wiki = self._api.AsyncWikipedia(
             user_agent=f"erl-envs/{__version__} ({self.contact})",
             language=self.language,
+            headers={"Accept-Encoding": "gzip"},
             max_retries=0,  # its own retries sleep as long as the server says
             timeout=None,  # the whole try has a deadline
             transport=self._transport,
-            event_hooks={"response": [self._check]},
+            event_hooks={"response": [partial(bound, MAX_ANSWER), _check]},
         )
 
     async def _shut(self) -> None:
@@ -108,34 +113,22 @@ class Wikipedia(Remote):
                 if text:  # else the page went away since it was indexed
                     passages.append(Passage(page.title, text[: self.max_chars]))
             return passages[:top_k]
-        except (RetrievalError, PassingError):
+        except (PassingError, FinalError):
             raise
-        except api.WikiRateLimitError as error:
-            raise PassingError("status 429", float(error.retry_after or 0)) from error
-        except api.WikiHttpError as error:
-            if error.status_code >= 500:
-                raise PassingError(f"status {error.status_code}") from error
-            raise RetrievalError(f"{self.where} refused: status {error.status_code}") from error
         except (api.WikiConnectionError, api.WikiHttpTimeoutError, httpx.HTTPError) as error:
-            cause = error.__cause__ or error
-            raise PassingError(one_line(f"{type(cause).__name__}: {cause}")) from error
+            raise PassingError(reason_of(error.__cause__ or error)) from error
         except Exception as error:  # an odd answer makes the package raise anything
-            shown = one_line(repr(error))
-            raise RetrievalError(f"{self.where} answered in another form: {shown}") from error
+            raise FinalError(f"answered in another form: {error!r}") from error
 
-    async def _check(self, response: httpx.Response) -> None:
-        """Find MediaWiki's errors: they come with status 200, and the package overlooks them."""
-        if response.status_code != 200:
-            return
-        await response.aread()
-        try:
-            reply: Any = response.json()
-        except (ValueError, RecursionError) as error:
-            raise RetrievalError(f"{self.where} answered with no JSON") from error
-        if not isinstance(reply, dict) or "error" in reply or "query" not in reply:
-            problem = reply.get("error") if isinstance(reply, dict) else None
-            code = problem.get("code") if isinstance(problem, dict) else None
-            reason = one_line(f"answered without a result: {code or 'unknown error'}")
-            if code in ("ratelimited", "maxlag", "readonly"):
-                raise PassingError(reason)
-            raise RetrievalError(f"{self.where} {reason}")
+
+async def _check(response: httpx.Response) -> None:
+    """Find the errors: MediaWiki's own come with status 200, and the package overlooks them."""
+    raw = await response.aread()
+    reply: Any = Response(response.status_code, raw, wait_of(response)).json()
+    if not isinstance(reply, dict) or "error" in reply or "query" not in reply:
+        problem = reply.get("error") if isinstance(reply, dict) else None
+        code = problem.get("code") if isinstance(problem, dict) else None
+        reason = f"answered without a result: {code or 'unknown error'}"
+        if code in ("ratelimited", "maxlag", "readonly"):
+            raise PassingError(reason)
+        raise FinalError(reason)

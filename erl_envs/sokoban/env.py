@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from erl_envs import options as opt
-from erl_envs.core import MAX_TURNS, Reference, Step
+from erl_envs import task_files
+from erl_envs.core import MAX_TURNS, EnvError, Reference, Step
 from erl_envs.grid import Board, GridEnv, GridOptions, place
-from erl_envs.sokoban import levels, solver
+from erl_envs.sokoban import collections, levels, solver
 from erl_envs.sokoban.room import deltas, move, parse_layout, solved, to_layout
 
 MAX_BOXES, MAX_PUSHES = 100, 100
@@ -145,9 +147,19 @@ class Sokoban(GridEnv):
         return lines
 
     def reference(self) -> Reference:
-        """Shortest solution by search, and the random policy's exact value."""
-        chance = solver.random_value(self._room, self._state, self.max_turns)
-        return replace(super().reference(), random=chance)
+        """Shortest solution by a quick search, and the random policy's exact value."""
+        found = solver.count_moves(self._room, self._state, solver.QUICK_WORK)
+        if not found.known:
+            raise EnvError("the Sokoban solver's quick search found no solution")
+        solvable = found.moves is not None and found.moves <= self.max_turns
+        chance = None
+        with contextlib.suppress(EnvError):
+            chance = solver.random_value(self._room, self._state, self.max_turns)
+        return Reference(found.moves if solvable else None, chance, float(solvable))
+
+    def out_of_reach(self) -> bool:
+        """Whether the pushes alone take more turns than there are."""
+        return solver.least_pushes(self._room, self._state.boxes) > self.max_turns
 
     def _place(self, cell: int) -> str:
         return place(cell, self._room.width, self.options.coordinates)
@@ -174,3 +186,8 @@ class Sokoban(GridEnv):
     def splits(cls, options: opt.Options) -> dict[str, Callable[[str], Iterator[dict[str, Any]]]]:
         """Task sets by name."""
         return levels.SPLITS
+
+    @classmethod
+    def read_tasks(cls, text: str, options: opt.Options) -> Iterator[task_files.Entry]:
+        """Levels as people write them (`collections`), or tasks in JSON."""
+        return collections.entries(text, cls.row_reader(options))

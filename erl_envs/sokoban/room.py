@@ -64,14 +64,17 @@ def parse_layout(layout: object) -> tuple[Room, State]:
     if goals == set(boxes):
         raise ValueError("layout is solved already")
     floor = _inside(cells, width, players[0])
-    return Room(width, floor, goals, len(cells)), State(players[0], boxes)
+    # what is finished outside the player's room decorates it, and is as good as wall
+    boxes = tuple(box for box in boxes if box in floor)
+    return Room(width, floor, goals & floor, len(cells)), State(players[0], boxes)
 
 
 def _inside(cells: str, width: int, start: int) -> frozenset[int]:
     """Cells that walls enclose together with the player.
 
     Raises:
-        ValueError: The player could walk out, or a box or goal stands where he cannot come.
+        ValueError: The player could walk out, or a box or a goal, unless it is a box on its goal,
+            stands where he cannot come.
     """
     seen, frontier = {start}, [start]
     while frontier:
@@ -84,7 +87,7 @@ def _inside(cells: str, width: int, start: int) -> frozenset[int]:
                 seen.add(cell + delta)
                 frontier.append(cell + delta)
     for cell, character in enumerate(cells):
-        if character in "$*.+" and cell not in seen:
+        if character in "$." and cell not in seen:
             line = cell // width + 1
             raise ValueError(f"layout line {line}: {character!r} stands outside the player's room")
     return frozenset(seen)

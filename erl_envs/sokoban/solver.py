@@ -10,10 +10,15 @@ import functools
 import heapq
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
+from erl_envs.core import EnvError
 from erl_envs.grid import shortest_path
 from erl_envs.sokoban.room import Room, State, deltas, move, solved, walk
 from erl_envs.work import MAX_WORK, Work
+
+QUICK_WORK = 5_000_000
+"""Operations of `count_moves`, some second: twice what any task of ours needs."""
 
 FAR = 1 << 20
 """Push distance of a square from which no box can come to a goal."""
@@ -112,6 +117,28 @@ def solve(room: Room, start: State, max_work: int = MAX_WORK) -> list[str] | Non
                 came_from[after] = state
                 heapq.heappush(queue, (total + bound, total, after))
     return None
+
+
+class Search(NamedTuple):
+    """What a search found of a room's shortest solution.
+
+    Attributes:
+        known: Whether the search came to an end.
+        moves: Of the solution; None if there is none, or it is not known.
+    """
+
+    known: bool
+    moves: int | None = None
+
+
+@functools.lru_cache(maxsize=4_096)
+def count_moves(room: Room, start: State, max_work: int) -> Search:
+    """The moves of a shortest solution, by a search that is quick enough for a file of rooms."""
+    try:
+        plan = solve(room, start, max_work)
+    except EnvError:
+        return Search(known=False)
+    return Search(known=True, moves=None if plan is None else len(plan))
 
 
 def _actions_to(

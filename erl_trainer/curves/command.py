@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain
+from erl_envs.arguments import INTERRUPTED, INVALID, OK, Parser, complain, tell
+from erl_envs.files import write_whole
+from erl_envs.locks import hold
 from erl_trainer import plots
 from erl_trainer.curves import bars, figures
 from erl_trainer.curves.grid import Grid, Run, read_grid
@@ -60,13 +62,13 @@ def main(argv: Sequence[str]) -> int:
             grid = read_grid(args.grid)
             if args.workers < 1:
                 raise ValueError(f"--workers must be 1 or more, got {args.workers}")
-            args.out.mkdir(parents=True, exist_ok=True)
-            if not args.draw_only:
-                with show_progress() as show:
-                    folder, runs = args.out / "runs", _to_run(grid, args.out)
-                    failures = run_all(runs, folder, args.workers, show, train_command)
-            draw(_results(grid, args.out), args.out)
-    except ValueError as error:
+            with hold(args.out):
+                if not args.draw_only:
+                    with show_progress() as show:
+                        folder, runs = args.out / "runs", _to_run(grid, args.out)
+                        failures = run_all(runs, folder, args.workers, show, train_command)
+                draw(_results(grid, args.out), args.out)
+    except (ValueError, OSError) as error:
         return complain(error)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it was", file=sys.stderr)
@@ -74,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     for run, reason in failures:
-        print(f"failed: {run.title}: {reason}", file=sys.stderr)
+        tell(f"failed: {run.title}: {reason}")
     if failures:
         print("the same command tries them again; see log.txt in their folders", file=sys.stderr)
     return INVALID if failures else OK
@@ -88,7 +90,7 @@ def draw(results: Results, out: Path) -> None:
             print(f"no {name}: no run has what it shows")
         else:
             plots.save(figure, out / name)
-    (out / "tables.md").write_text(tables(results))
+    write_whole(out / "tables.md", tables(results))
     finished = sum(record.ended is not None for record in results.records)
     print(f"{finished} finished runs drawn in {out}; tables.md has the numbers")
 

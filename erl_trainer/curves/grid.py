@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from erl_envs import registry
+from erl_envs.secrets import redact_json
 from erl_trainer.config import Algo, Preset, configure
 
 _KEYS = ("base", "environments", "methods", "seeds", "main", "references")
@@ -89,7 +90,7 @@ def read_grid(path: Path) -> Grid:
         ValueError: It cannot be read, or a run's configuration is bad; the message names the run.
     """
     try:
-        text = json.loads(path.read_text())
+        text = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read the grid {path}: {error}") from error
     return grid_of(text)
@@ -157,6 +158,11 @@ def _run(environment: str, method: str, seed: int, fields: Mapping[str, Any]) ->
     _one_of("preset", config["preset"], get_args(Preset))
     given: dict[str, Any] = dict(config)
     try:
+        if redact_json(config) != config:
+            raise ValueError(
+                "a grid is copied into its runs' folders: it may hold no key, and no URL may "
+                "carry one or a password"
+            )
         whole = configure(given.pop("preset"), given.pop("algo"), **given)
         registry.make(whole.env, **whole.options)  # raises for what the environment does not know
     except (TypeError, ValueError) as error:

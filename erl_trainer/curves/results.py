@@ -168,10 +168,15 @@ def read_run(run: Run, folder: Path) -> Record | None:
     if not (folder / "config.json").is_file():
         return None
     try:
-        config, path = json.loads((folder / "config.json").read_text()), folder / ORIGIN
-        made_of = {"origin": json.loads(path.read_text())} if path.is_file() else {}
+        config, path = (
+            json.loads((folder / "config.json").read_text(encoding="utf-8")),
+            folder / ORIGIN,
+        )
+        made_of = {"origin": json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
         done = folder / DONE
-        ended = str(json.loads(done.read_text())["reason"]) if done.is_file() else None
+        ended = (
+            str(json.loads(done.read_text(encoding="utf-8"))["reason"]) if done.is_file() else None
+        )
     except (ValueError, KeyError) as error:
         raise ValueError(f"a file of the run {folder} is broken: {error}") from error
     rows = _rows(folder / METRICS)
@@ -214,7 +219,7 @@ def read(path: Path) -> Results:
         ValueError: It is missing or broken.
     """
     try:
-        text = json.loads(path.read_text())
+        text = json.loads(path.read_text(encoding="utf-8"))
         shared = text["config"]
         records = [Record(**{**r, "config": {**shared, **r["config"]}}) for r in text["runs"]]
         return Results(
@@ -244,7 +249,7 @@ def _times() -> list[str]:
 def _rows(path: Path) -> list[dict[str, float]]:
     """Steps in order, with finite numbers only; what is cumulative has a value at each."""
     by_step: dict[int, dict[str, float]] = {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             row = json.loads(line)
         except ValueError:  # half written as the process was killed; the resumed one writes it anew

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from erl_envs.files import read_json, write_whole
+from erl_envs.arguments import IN_USE
+from erl_envs.files import read_json, write_whole, writing
+from erl_envs.locks import is_held
 from erl_trainer.curves.grid import Run
 from erl_trainer.types import DONE
 
@@ -72,6 +73,8 @@ def run_all(
 ) -> list[Failure]:
     """Run what is not finished, in order; whatever stops this stops the processes too.
 
+    A grid that is killed leaves its processes behind: a run that one still holds is waited for.
+
     Args:
         runs: A grid's.
         folder: Of all runs.
@@ -81,20 +84,28 @@ def run_all(
 
     Returns:
         The runs that failed; they do not stop the others.
+
+    Raises:
+        ValueError: A run was begun with another configuration.
+        WriteError: A run's folder cannot be written.
     """
     check_unchanged(runs, folder)
-    waiting = deque(run for run in runs if not is_finished(folder / run.folder))
+    waiting = [run for run in runs if not is_finished(folder / run.folder)]
     active: dict[subprocess.Popen[bytes], Run] = {}
     failures = []
     ended = len(runs) - len(waiting)
     try:
         while waiting or active:
-            while waiting and len(active) < workers:
-                run = waiting.popleft()
+            free = [run for run in waiting if not is_held(folder / run.folder)]
+            for run in free[: workers - len(active)]:
+                waiting.remove(run)
                 active[_start(run, folder / run.folder, command)] = run
             time.sleep(_POLL)
             for process in [p for p in active if p.poll() is not None]:
                 run = active.pop(process)
+                if process.returncode == IN_USE:
+                    waiting.append(run)
+                    continue
                 ended += 1
                 if process.returncode or not is_finished(folder / run.folder):
                     reason = last_line(folder / run.folder / LOG)
@@ -108,25 +119,28 @@ def run_all(
 
 def last_line(path: Path) -> str:
     """The last line of a log that is not empty."""
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+    lines = [
+        line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+    ]
     return next((line for line in reversed(lines) if line), "")
 
 
 def _start(run: Run, folder: Path, command: Command) -> subprocess.Popen[bytes]:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / CONFIG, json.dumps(dict(run.config), indent=2) + "\n")
     line = command(folder / CONFIG, folder)
-    with (folder / LOG).open("ab") as log:
-        # if the process writes nothing, this is the last line
-        log.write(f"$ {' '.join(line)}\n".encode())
-        log.flush()
-        return subprocess.Popen(
-            line,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / CONFIG, json.dumps(dict(run.config), indent=2) + "\n")
+        with (folder / LOG).open("ab") as log:
+            # if the process writes nothing, this is the last line
+            log.write(f"$ {' '.join(line)}\n".encode())
+            log.flush()
+            return subprocess.Popen(
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:

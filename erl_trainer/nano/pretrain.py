@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from erl_trainer.checkpoint import save_model
+from erl_trainer.checkpoint import save_model, write_state
 from erl_trainer.nano import games, questions
 from erl_trainer.nano.boards import Game
 from erl_trainer.nano.drills import drilling
@@ -203,6 +203,7 @@ def pretrain(recipe: Recipe, tokenizer: Any, out: Path) -> Any:
 
     Raises:
         ValueError: What is there was made by another recipe.
+        WriteError: The disk refuses; what was saved last is there still.
     """
     torch.set_num_threads(1)
     model = build_model(recipe, tokenizer)
@@ -246,7 +247,6 @@ def pretrain(recipe: Recipe, tokenizer: Any, out: Path) -> Any:
 
 
 def _save(model: Any, optimizer: Any, recipe: Recipe, tokenizer: Any, step: int, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     save_model(model, tokenizer, out / "model")
     state = {
         "step": step,
@@ -254,9 +254,7 @@ def _save(model: Any, optimizer: Any, recipe: Recipe, tokenizer: Any, step: int,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    part = out / "state.part"
-    torch.save(state, part)
-    part.replace(out / "state.pt")
+    write_state(state, out / "state.pt")
 
 
 def check_folder(recipe: Recipe, out: Path) -> None:

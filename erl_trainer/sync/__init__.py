@@ -13,7 +13,7 @@ import torch
 
 from erl_trainer.config import Config
 from erl_trainer.sync.in_process import InProcessVllm
-from erl_trainer.sync.sampler import Sampler, Score, Shared, StaleSampler, verify
+from erl_trainer.sync.sampler import ChatOptions, Sampler, Score, Shared, StaleSampler, verify
 from erl_trainer.sync.server import VllmServer
 
 __all__ = ["Sampler", "StaleSampler", "load_sampler", "verify"]
@@ -25,7 +25,8 @@ def load_sampler(
     """Who samples for a run, with the model's weights in it.
 
     Args:
-        config: The run's; `backend`, `dtype`, `server_url` and `concurrency` decide.
+        config: The run's; `backend`, `dtype`, `server_url`, `concurrency`, `thoughts` and
+            `template` decide.
         model: What is trained, as the learner has it.
         tokenizer: Its own.
         folder: The run's; a `vllm-server` finds weights in `sampler/` of it.
@@ -37,13 +38,14 @@ def load_sampler(
         StaleSampler: It samples from other weights even now.
     """
     sampler: Sampler
+    chat: ChatOptions = {"thoughts": config.history, "template": config.template}
     if config.backend == "transformers":
-        sampler = Shared(config.model, model, tokenizer)
+        sampler = Shared(config.model, model, tokenizer, **chat)
     elif config.backend == "vllm":
-        sampler = InProcessVllm(model, tokenizer, getattr(torch, config.dtype))
+        sampler = InProcessVllm(model, tokenizer, getattr(torch, config.dtype), **chat)
     else:
         sampler = VllmServer(
-            config.server_url, model, tokenizer, folder / "sampler", config.concurrency
+            config.server_url, model, tokenizer, folder / "sampler", config.concurrency, **chat
         )
     sampler.sync(model)
     verify(sampler, model, score)

@@ -6,13 +6,13 @@ import logging
 import os
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from erl_trainer.forward import bare
 from erl_trainer.processes import rank_and_size
-from erl_trainer.sync.sampler import Sampler, StaleSampler
+from erl_trainer.sync.sampler import ChatOptions, Sampler, StaleSampler
 from erl_trainer.sync.weights import UNTIED, weights
 
 GPU_SHARE = 0.3
@@ -22,13 +22,16 @@ GPU_SHARE = 0.3
 class InProcessVllm(Sampler):
     """A vLLM engine in this process: weights go from the trainer's tensors into the engine's."""
 
-    def __init__(self, model: Any, tokenizer: Any, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, dtype: torch.dtype, **chat: Unpack[ChatOptions]
+    ) -> None:
         """Start the engine, its weights still random.
 
         Args:
             model: What is trained, loaded by `from_pretrained`.
             tokenizer: Its own.
             dtype: To compute in.
+            **chat: What the chat template does.
 
         Raises:
             ValueError: vLLM is not installed, or cannot load the model.
@@ -53,7 +56,7 @@ class InProcessVllm(Sampler):
             base.config.save_pretrained(folder)
             base.generation_config.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            policy = Vllm(folder, **options)
+            policy = Vllm(folder, **chat, **options)
         super().__init__(policy, dtype)
         self._engine = policy.engine
         # it warns, at every sync, of each buffer that no checkpoint has; `verify` is the judge

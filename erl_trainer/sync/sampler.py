@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
 
 from erl_envs import registry
 from erl_envs.core import Message
-from erl_envs.policies.base import Conversation, PolicyError, Sampling
+from erl_envs.policies.base import Conversation, PolicyError, Sampling, Thoughts
 from erl_envs.policies.local import Local
 from erl_envs.policies.transformers import Transformers
 from erl_trainer.processes import failing_together
@@ -33,6 +33,14 @@ harm than rounding; over steps it adds up, and is then seen."""
 
 Score = Callable[[Sequence[int]], list[float]]
 """Ids to the log-probability (nats) of each but the first, after those before."""
+
+
+class ChatOptions(TypedDict, total=False):
+    """What a policy's chat template does, as `erl_envs.policies.load` takes it."""
+
+    thoughts: Thoughts | None
+    template: Mapping[str, Any]
+
 
 _KEY = ("sync", "fixed prompt", 0, "attempt_1")
 
@@ -74,8 +82,8 @@ class Sampler(ABC):
 class Shared(Sampler):
     """The policy samples from the trained model itself, so there is nothing to copy."""
 
-    def __init__(self, name: str, model: Any, tokenizer: Any) -> None:
-        """Args: name: of the model; model: what is trained; tokenizer: its own.
+    def __init__(self, name: str, model: Any, tokenizer: Any, **chat: Unpack[ChatOptions]) -> None:
+        """Args: name: of the model; model: what is trained; tokenizer: its own; chat: template.
 
         Raises:
             ValueError: Its weights are sharded over processes, or it is no chat model.
@@ -86,7 +94,7 @@ class Shared(Sampler):
             raise ValueError(
                 "a model sharded over processes cannot sample; take backend vllm or vllm-server"
             )
-        policy = Transformers(name, model, tokenizer)
+        policy = Transformers(name, model, tokenizer, **chat)
         super().__init__(policy, model.dtype)
         self._model = policy.model
 

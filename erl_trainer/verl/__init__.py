@@ -32,8 +32,8 @@ from verl.trainer.ppo.core_algos import register_adv_est
 READ = frozenset(
     (
         *("group_size", "second_attempt", "threshold", "memory", "concurrency"),
-        *("distill", "distill_weight", "second_policy_loss"),
-        *("temperature", "top_p", "max_tokens"),
+        *("distill", "distill_weight", "distill_mean", "second_policy_loss"),
+        *("temperature", "top_p", "max_tokens", "thoughts", "template"),
         *("reflect_temperature", "reflect_top_p", "reflect_max_tokens"),
         *("advantage", "small_group", "min_group"),
     )
@@ -110,8 +110,8 @@ class ErlLoop(EnvLoop):
         Raises:
             ValueError: The configuration is not valid, or asks for what verl cannot carry.
         """
-        if "max_tokens" in kwargs:
-            raise ValueError("ErlLoop does not read max_tokens here: give it within `erl`")
+        for name in {"max_tokens", "template"} & set(kwargs):
+            raise ValueError(f"ErlLoop does not read {name} here: give it within `erl`")
         super().__init__(*args, **kwargs)
         fields = {name: erl[name] for name in erl}
         preset = fields.pop("preset", "paper")
@@ -142,7 +142,7 @@ class ErlLoop(EnvLoop):
         """
         cfg, (_, step) = self.erl, session(row)
         _, task = open_row(row["env"], row["options"], row["task"])
-        policy = ServerPolicy(self, sampling_params)
+        policy = ServerPolicy(self, sampling_params, cfg.history, cfg.template)
         pool = EnvPool({task.env: json.loads(row["options"])})
         actor = Actor(pool, players(cfg, policy, policy), cfg.concurrency)
         memory, began = MEMORY.at(step, cfg.memory), time.perf_counter()
@@ -152,10 +152,11 @@ class ErlLoop(EnvLoop):
             raise EnvError(played.trials[0].first.error or "nothing was sampled")
         spent = AgentLoopMetrics(generate_sequences=time.perf_counter() - began)
         attempts = {
-            (stage, tuple(a.tokens.ids)): a
+            (stage, tuple(part.ids)): a
             for t in played.trials
             for stage, a in ((Stage.ATTEMPT_1, t.first), (Stage.ATTEMPT_2, t.second))
-            if a is not None and a.tokens is not None
+            if a is not None
+            for part in a.tokens
         }
         ends = [_told(attempts.get((s.stage, tuple(s.ids)))) for s in played.samples]
         return [

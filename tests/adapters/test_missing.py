@@ -42,7 +42,11 @@ def test_a_missing_framework_is_named_in_one_line(adapter: str, needed: str) -> 
     package, version = needed.split()
     program = BARE.format(package=package, adapter=adapter)
     ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
     )
     assert ran.returncode == 1
     assert ran.stderr.splitlines()[-1] == (

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,9 +46,10 @@ def serving(
     options: Mapping[str, Any] = OPTIONS,
     max_body: int = MAX_BODY,
     buffer: int | None = None,
+    file: str | None = None,
 ) -> Iterator[str]:
     """The URL of a server in a thread of this process."""
-    made = app(env, options, max_sessions, max_body, idle)
+    made = app(env, options, max_sessions, max_body, idle, file)
     with answering(make_server(made, max_sessions, max_body, idle), buffer) as url:
         yield url
 
@@ -184,6 +186,34 @@ def test_salted_sets_are_not_served() -> None:
             assert "salted sets are not served" in answer.json()["detail"]
         served = http.post("/reset", json={"task": {"env": "hotpotqa", "params": own}})
         assert served.status_code == 200
+
+
+def test_a_file_is_the_operators_alone_to_name(tmp_path: Path) -> None:
+    path = tmp_path / "maps.txt"
+    path.write_text("SFG\n\nSFFG\n", encoding="utf-8")
+    own = tasks.load("frozenlake", f"file:{path}", **OPTIONS)
+    with serving("frozenlake", file=f"file:{path}") as url:
+        with httpx.Client(base_url=f"{url}/frozenlake", timeout=30) as http:
+            names = [split["name"] for split in http.get("/splits").json()]
+            assert names == [*tasks.splits("frozenlake"), "file"]
+            specs = http.post("/tasks", json={"split": "file"}).json()["tasks"]
+            assert specs == [{"id": t.id, "index": i, "split": "file"} for i, t in enumerate(own)]
+        with TextClient(base_url=url).sync() as client:
+            client.reset(split="file", index=1)
+            assert client.state().task_id == own[1].id
+    for file in (f"file:{path}", None):
+        with (
+            serving("frozenlake", file=file) as url,
+            httpx.Client(base_url=url, timeout=30) as http,
+        ):
+            for split in (f"file:{path}", f"strict-file:{path}", "file:/etc/passwd"):
+                for verb, body in (("reset", {"index": 0}), ("frozenlake/num_tasks", {})):
+                    answer = http.post(f"/{verb}", json={"split": split, **body})
+                    assert answer.status_code == 422
+                    assert "not served, nor files" in answer.json()["detail"]
+            unnamed = http.post("/frozenlake/num_tasks", json={"split": "file"})
+            assert unnamed.status_code == (422 if file is None else 200)
+            assert str(path) not in http.get("/frozenlake/splits").text
 
 
 DEEP = 5_000
@@ -602,7 +632,7 @@ def test_openenv_finds_the_server_in_order(url: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "openenv.cli", "validate", "--url", url, "--json"],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=120,
         check=False,
     )
@@ -616,7 +646,7 @@ def test_the_command_serves_until_interrupted(host: str) -> None:
     except OSError as error:
         pytest.skip(f"this machine has no {host}: {error}")
     command = [sys.executable, "-m", "erl_envs.serve", "frozenlake", "--host", host, "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stdout is not None
         try:
             told = process.stdout.readline().split()
@@ -646,6 +676,8 @@ def test_the_command_serves_until_interrupted(host: str) -> None:
         (["frozenlake", "--idle", "0"], "must be above 0"),
         (["frozenlake", "--idle", "nan"], "must be above 0"),
         (["frozenlake", "--max-sessions", "0"], "must be above 0"),
+        (["frozenlake", "--split", "test"], "--split takes file:PATH, not 'test'"),
+        (["frozenlake", "--split", "file:/nowhere"], "cannot read /nowhere"),
     ],
 )
 def test_bad_arguments(

@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,12 +22,13 @@ pytest.importorskip("ray", reason="ray is not installed: make test-adapter-ray")
 import ray
 from ray.cluster_utils import Cluster
 
-from erl_envs import policies
+from erl_envs import policies, tasks
 from erl_envs.eval import __main__ as cli
 from erl_envs.eval.executor_ray import RayExecutor, _room
 from erl_envs.eval.run import Config, evaluate
 from erl_envs.eval.runfolder import RunFolder
 from erl_envs.records import read_episodes
+from erl_envs.rollout import Job
 
 SECRET = "sk-nobody-may-see-this"
 
@@ -91,8 +94,9 @@ def same_run(one: Path, two: Path) -> None:
     """The same episodes, each once, and the same run.json, but for times."""
     runs, episodes = [], []
     for out in (one, two):
-        runs.append(timeless(json.loads((out / "run.json").read_text())))
-        lines = (out / "episodes.jsonl").read_text().splitlines()
+        runs.append(timeless(json.loads((out / "run.json").read_text(encoding="utf-8"))))
+        runs[-1].pop("resumed", None)  # that it was is no difference in what was played
+        lines = (out / "episodes.jsonl").read_text(encoding="utf-8").splitlines()
         episodes.append(sorted(json.dumps(timeless(json.loads(line))) for line in lines))
         keys = [episode.key for episode in read_episodes(out / "episodes.jsonl")]
         assert len(set(keys)) == len(keys) == runs[-1]["counts"]["episodes"]
@@ -167,6 +171,43 @@ def test_all_workers_are_lost_and_the_run_resumes(
     same_run(tmp_path / "one", out)
 
 
+def test_what_a_server_does_not_take_is_recorded(
+    cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def picky(request: Request) -> Reply:
+        told = {"message": "Unknown parameter: 'top_k'."}
+        return Reply({"error": told}, 400) if "top_k" in request.body else says("```Up```")
+
+    with serving(picky) as url:
+        args = ["--env", "frozenlake", "--policy", "openai:m", "--base-url", f"{url}/v1"]
+        out = tmp_path / "ray"
+        more = ["--limit", "4", "--executor", "ray", "--workers", "2", "--out", str(out)]
+        assert cli.main([*args, *more]) == 0
+    assert json.loads((out / "run.json").read_text(encoding="utf-8"))["refused"] == {
+        "policy": ["top_k"]
+    }
+    assert "the server of the policy takes no top_k" in capsys.readouterr().err
+
+
+def test_ctrl_c_does_not_wait_for_a_silent_server(cluster: Any, tmp_path: Path) -> None:
+    over, gave_up = threading.Event(), threading.Event()
+
+    def silent(_: Request) -> Reply:
+        os.kill(os.getpid(), signal.SIGINT)
+        if not over.wait(60):
+            gave_up.set()
+        return says("```Up```")
+
+    with serving(silent) as url:
+        args = ["--env", "frozenlake", "--policy", "openai:m", "--base-url", f"{url}/v1"]
+        out = tmp_path / "ray"
+        more = ["--limit", "4", "--concurrency", "1", "--executor", "ray", "--workers", "1"]
+        assert cli.main([*args, *more, "--out", str(out)]) == 130
+        assert not gave_up.is_set()
+        over.set()
+    assert (out / "episodes.jsonl").read_text(encoding="utf-8") == ""
+
+
 def machine(alive: bool = True, **resources: float) -> dict[str, Any]:
     return {"Alive": alive, "Resources": {"memory": 1e9, **resources}}
 
@@ -215,6 +256,35 @@ def test_bad_arguments_are_one_line_and_write_nothing(
     err = capsys.readouterr().err
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
     assert not out.exists() and not ray.is_initialized()
+
+
+@pytest.mark.parametrize("when", ["load", "play"])
+def test_a_workers_error_tells_none_of_its_secrets(cluster: Any, when: str) -> None:
+    """They are its own: the driver's environment does not hold them."""
+
+    def load() -> policies.Policy:
+        key = os.environ["WORKER_KEY"] = "worker-only-key-7"
+
+        def fail(*_: Any) -> Any:
+            try:
+                raise OSError(f"illegal header {key!r}")
+            except OSError as error:
+                raise KeyError(f"no answer at http://me:{key}@host") from error
+
+        policy = policies.load("random")
+        policy.complete = fail  # type: ignore[method-assign, assignment]
+        return fail() if when == "load" else policy
+
+    config = Config(["frozenlake"], split="small-test", limit=2)
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        executor = RayExecutor(config, load, None, workers=1)
+        try:
+            list(executor.play([Job(tasks.load("frozenlake", "small-test")[0], 0, 0)]))
+        finally:
+            executor.close()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "worker-only-key-7" not in shown
+    assert "illegal header '[WORKER_KEY]'" in shown and "http://[secret]@host" in shown
 
 
 def test_no_cluster_at_the_address_is_one_line(

@@ -120,7 +120,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         for name, text in STUB.items():
             path = home / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
         sys.path.insert(0, str(home))
         importlib.invalidate_caches()
     yield importlib.import_module("erl_envs.adapters.rllm")

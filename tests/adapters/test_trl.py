@@ -8,6 +8,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -460,6 +461,24 @@ def test_tasks_of_one_board_share_a_prompt_unless_it_may_be_another_game() -> No
 
 def json_task(given: Row) -> Task:
     return Task.from_json(json.loads(given["task"]))
+
+
+def test_an_attempt_stays_one_sequence_whose_template_strips_thoughts() -> None:
+    tokenizer, given = tiny_tokenizer(), lakes()[:1]
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "message.content +", "message.content.split('</think>')[-1] +"
+    )
+    assert Transformers("tiny", tiny_model(), tokenizer).thoughts == "strip"
+    model = tiny_model()
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(use_vllm=False),
+        accelerator=SimpleNamespace(unwrap_model=lambda model: model),
+        model=model,
+        processing_class=tokenizer,
+    )
+    assert adapter.TextRollout(given).policy(trainer).thoughts == "keep"
+    with pytest.raises(ValueError, match=r"several: .*takes one sequence an attempt"):
+        ErlRollout(erl(thoughts="strip"))
 
 
 # ERL

@@ -55,7 +55,7 @@ def command(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(Path(sys.executable).with_name(name)), *map(str, arguments)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=300,
         check=False,
     )
@@ -155,7 +155,7 @@ def test_vf_eval(env: str, tmp_path: Path) -> None:
         )
     assert done.returncode == 0, done.stderr[-3000:]
     (found,) = tmp_path.rglob("traces.jsonl")
-    lines = [json.loads(line) for line in found.read_text().splitlines()]
+    lines = [json.loads(line) for line in found.read_text(encoding="utf-8").splitlines()]
     assert sorted(line["task"]["data"]["idx"] for line in lines) == [0, 0, 1, 1, 2, 2]
     for line in lines:
         check(line["traces"][0], known[line["task"]["data"]["idx"]])
@@ -169,7 +169,7 @@ def test_vf_validate(env: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     (found,) = tmp_path.rglob("results.jsonl")
-    rows = [json.loads(line) for line in found.read_text().splitlines()]
+    rows = [json.loads(line) for line in found.read_text(encoding="utf-8").splitlines()]
     assert [row["reason"] for row in rows] == ["valid"] * 5, rows
     assert all(row["noop"]["rewards"] == {"env_reward": 0.0} for row in rows)
 

@@ -154,6 +154,30 @@ def test_the_servers_are_asked_as_the_configuration_says(tmp_path: Path) -> None
     assert all(b.startswith(a) for a, b in itertools.pairwise(prompts))
 
 
+# what Qwen3's template does with the thoughts of earlier turns
+STRIPS = """\
+{%- for m in messages -%}
+{{- '<|im_start|>' + m.role + '\\n' + m.content.split('</think>')[-1] + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' -}}{% endif -%}"""
+
+
+def test_a_trajectory_keeps_the_thoughts_that_a_template_strips(tmp_path: Path) -> None:
+    [game] = list(games("frozenlake", "oracle"))[:1]
+    script = by_opening([game])
+    servers = Servers(lambda *asked: f"<think>```Up```?</think>{script(*asked)}")
+    loops = worker(servers)
+    loops.tokenizer.chat_template = STRIPS
+    rows = verl_rows("frozenlake", "test", **OPTIONS)[:1]
+    found = asyncio.run(loops.generate_sequences(batch(rows, tmp_path, loops)))
+    [prompts] = servers.asked.values()
+    assert len(prompts) > 1 and all(b.startswith(a) for a, b in itertools.pairwise(prompts))
+    sampled = found.batch["responses"][found.batch["response_mask"].bool()]
+    said = "".join(f"<think>```Up```?</think>{m}<|im_end|>" for m in game.messages)
+    assert loops.tokenizer.decode(sampled) == said
+    assert found.batch["rm_scores"].sum() == 1.0
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -268,6 +292,38 @@ def test_erl_gives_verl_every_stage_with_its_credit(queue: list[tuple[list[str],
     assert all("Walk by the rulebook" in p for p in recalled[4:])  # memory, written at step's end
 
 
+def test_erl_gives_verl_a_trajectory_for_each_stretch(
+    queue: list[tuple[list[str], Any]],
+) -> None:
+    game = next(game for game in games("frozenlake", "oracle") if len(game.messages) > 1)
+    script = trial_script(game)
+    loops = erl_worker(Servers(lambda *asked: f"<think>hm</think>{script(*asked)}"))
+    loops.tokenizer.chat_template = STRIPS
+    number = list(games("frozenlake", "oracle")).index(game)
+    row = verl_rows("frozenlake", "test", "erl", **OPTIONS)[number]
+    asyncio.run(play(loops, row, step=1))
+    [(_, fields)] = queue
+    stages = [extra["stage"] for extra in fields["extra_fields"]]
+    turns = len(game.messages)
+    assert stages.count("distill") == 2 * turns
+    assert stages.count("reflection") == 4
+    # two second attempts win in so many turns, two use up all theirs, as the first attempts do
+    longest = max(stages.count("attempt_1") // 4, turns)
+    assert stages.count("attempt_2") == 2 * turns + 2 * longest
+    credit = [
+        round(float(scores.sum()), 3)
+        for stage, scores in zip(stages, fields["rm_scores"].unbind(), strict=True)
+        if stage == "attempt_2"
+    ]
+    assert set(credit) == {0.866, -0.866}  # of attempts: a stretch is none
+    ends = [
+        extra["outcome"]
+        for stage, extra in zip(stages, fields["extra_fields"], strict=True)
+        if stage == "attempt_2"
+    ]
+    assert ends.count("solved") == 2 * turns and "" not in ends
+
+
 def same_advantages(keys: list[str], fields: Any) -> list[float]:
     """What verl's advantage step makes of the trajectories, a number each."""
     utils = importlib.import_module("verl.trainer.ppo.v1.utils")
@@ -331,7 +387,9 @@ def test_settings_that_would_be_ignored_are_refused(
     given: str, said: str, queue: list[tuple[list[str], Any]], tmp_path: Path
 ) -> None:
     path = tmp_path / "loops.yaml"
-    path.write_text(f"- name: erl\n  _target_: erl_trainer.verl.ErlLoop\n  {given}\n")
+    path.write_text(
+        f"- name: erl\n  _target_: erl_trainer.verl.ErlLoop\n  {given}\n", encoding="utf-8"
+    )
     option = f"actor_rollout_ref.rollout.agent.agent_loop_config_path={path}"
     [row] = verl_rows("frozenlake", "test", "erl", **OPTIONS)[:1]
     with pytest.raises(Exception, match=said):

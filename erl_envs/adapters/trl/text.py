@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from erl_envs.adapters.rows import open_row
+from erl_envs.adapters.rows import one_sequence, open_row
 from erl_envs.core import Attempt, Message, Task, TextEnv, Tokens, canonical_json, digest
 from erl_envs.grid import GridEnv
 from erl_envs.policies.base import Sampling
@@ -18,11 +19,16 @@ class TextRollout:
 
     Beside TRL's own fields, reward functions are given `reward` (None where the environment
     failed), `feedback` and `outcome` of each attempt; `outcome` tells lost from out of turns.
-    Temperature, top-p and top-k are the trainer's, and its seed decides every random stream.
+    Temperature, top-p and top-k are the trainer's, and its seed decides every random stream. TRL
+    takes one sequence an attempt, so a message's thoughts stay in what follows.
     """
 
     def __init__(
-        self, rows: Iterable[Mapping[str, Any]], max_tokens: int = 1024, concurrency: int = 64
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        max_tokens: int = 1024,
+        concurrency: int = 64,
+        template: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Know the tasks; TRL hands over nothing but their prompts.
 
@@ -34,11 +40,12 @@ class TextRollout:
             rows: The dataset: `erl_envs.adapters.rows.rows`, or a Dataset of them.
             max_tokens: Most tokens of one message.
             concurrency: Most conversations sampled in a batch.
+            template: What the chat template is told beside the messages.
 
         Raises:
             ValueError: Two tasks have one prompt, and may reward one answer differently.
         """
-        self._max_tokens, self._concurrency = max_tokens, concurrency
+        self._max_tokens, self._concurrency, self._template = max_tokens, concurrency, template
         self._rows: dict[str, list[tuple[str, str, str]]] = {}
         self._policy: Transformers | None = None
         for given in rows:
@@ -75,7 +82,10 @@ class TextRollout:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if self._policy is None or self._policy.model is not model:
             name = model.config.name_or_path or "the trained model"
-            self._policy = Transformers(name, model, trainer.processing_class)
+            # one sequence an attempt: what was sampled stays in it, thoughts and all
+            self._policy = Transformers(
+                name, model, trainer.processing_class, "keep", self._template
+            )
         return self._policy
 
     def __call__(self, prompts: Sequence[Sequence[Message]], trainer: Any) -> dict[str, Any]:
@@ -112,7 +122,7 @@ class TextRollout:
         played = [found[number] for number in range(len(opened))]
         blank = policy.chat.stop_ids[0]
         return {
-            **columns([a.tokens if a.valid else None for a in played], blank),
+            **columns([one_sequence(a.tokens) if a.valid else None for a in played], blank),
             "reward": [a.reward if a.valid else None for a in played],
             "feedback": [a.feedback for a in played],
             "outcome": [a.outcome for a in played],

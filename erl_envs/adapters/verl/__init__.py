@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any, TypedDict, TypeVar
 from uuid import uuid4
 
-from erl_envs.adapters.rows import open_row, rows
+from erl_envs.adapters.rows import one_sequence, open_row, rows
 from erl_envs.adapters.versions import require
 from erl_envs.core import Attempt, EnvError, Message, Tokens
-from erl_envs.policies.base import Conversation, Sampling
+from erl_envs.policies.base import Conversation, Sampling, Thoughts
 from erl_envs.policies.chat import ChatTokens
 from erl_envs.policies.local import Generated, Local
 from erl_envs.rollout import Job, Player, attempt, drive
@@ -88,11 +89,29 @@ class ServerPolicy(Local):
 
     spec = revision = "verl"
 
-    def __init__(self, loop: AgentLoopBase, params: dict[str, Any]) -> None:
-        """Args: loop: whose servers to ask; params: verl's sampling parameters."""
-        self.tokenizer = loop.tokenizer
-        eos = self.tokenizer.eos_token_id
-        self.chat = ChatTokens(self.tokenizer, [] if eos is None else [eos], "the trained model")
+    def __init__(
+        self,
+        loop: AgentLoopBase,
+        params: dict[str, Any],
+        thoughts: Thoughts | None = None,
+        template: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Look at the chat template.
+
+        Args:
+            loop: Whose servers to ask.
+            params: verl's sampling parameters.
+            thoughts: What becomes of earlier turns' thoughts; None for what the template does.
+            template: What the chat template is told beside the messages.
+
+        Raises:
+            ValueError: There is no template, it fails, or it takes no such thing.
+        """
+        eos = loop.tokenizer.eos_token_id
+        stop_ids = [] if eos is None else [eos]
+        self.take_chat(
+            ChatTokens(loop.tokenizer, stop_ids, "the trained model", thoughts, template)
+        )
         self.context = loop.rollout_config.prompt_length + loop.rollout_config.response_length
         self.scored = True
         self.steps: list[int] = []
@@ -146,13 +165,19 @@ class EnvLoop(AgentLoopBase):
 
     The attempt's `feedback` and `outcome` come as columns of the batch (`extra_fields`); `outcome`
     tells lost from out of turns. Where the environment fails, the loop raises, and verl drops the
-    task's group.
+    task's group. An attempt is one trajectory, so a message's thoughts stay in what follows.
     """
 
-    def __init__(self, *args: Any, max_tokens: int = 1024, **kwargs: Any) -> None:
-        """Args: args, kwargs: verl's; max_tokens: most of one message."""
+    def __init__(
+        self,
+        *args: Any,
+        max_tokens: int = 1024,
+        template: Mapping[str, Any] = MappingProxyType({}),
+        **kwargs: Any,
+    ) -> None:
+        """Args: args, kwargs: verl's; max_tokens: most of one message; template: for the chat's."""
         super().__init__(*args, **kwargs)
-        self.max_tokens = max_tokens
+        self.max_tokens, self.template = max_tokens, template
 
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
         """Play.
@@ -167,16 +192,16 @@ class EnvLoop(AgentLoopBase):
         """
         env, task = open_row(row["env"], row["options"], row["task"])
         job = Job(task, *session(row))
-        policy = ServerPolicy(self, sampling_params)
+        policy = ServerPolicy(self, sampling_params, "keep", self.template)
         player = Player(policy, policy.sampling(self.max_tokens))
         began = time.perf_counter()
         [played] = await self.in_thread(
             lambda: list(drive([attempt(env, job, "attempt_1")], {"actor": player}, 1))
         )
         if not played.valid:
-            raise EnvError(played.error)
+            raise EnvError(str(played.error))
         return AgentLoopOutput(
-            **self.columns(played.tokens, policy.scored),
+            **self.columns(one_sequence(played.tokens), policy.scored),
             reward_score=played.reward,
             num_turns=len(played.messages) - 1,
             metrics=AgentLoopMetrics(generate_sequences=time.perf_counter() - began),

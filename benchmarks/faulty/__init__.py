@@ -1,0 +1,1 @@
+"""The rows of `benchmarks/faults.py`: what is run, what goes wrong, and what must come of it."""
