@@ -246,17 +246,17 @@ def test_the_rest_of_an_entry_may_be_missing(one: Path) -> None:
 
 
 REFUSED: dict[Copy, tuple[int, int]] = {
-    all_four: (15, 15),
-    all_four_with_blanks: (15, 15),
-    all_four_with_other_letters: (11, 15),
-    where_solved: (11, 15),
-    where_solved_with_other_letters: (11, 15),
-    over_the_worse_with_other_letters: (9, 15),
-    second_attempts: (7, 7),
-    two_of_four: (8, 14),
-    over_two_worse: (5, 14),
+    all_four: (14, 14),
+    all_four_with_blanks: (14, 14),
+    all_four_with_other_letters: (10, 14),
+    where_solved: (10, 14),
+    where_solved_with_other_letters: (10, 14),
+    over_the_worse_with_other_letters: (9, 14),
+    second_attempts: (6, 6),
+    two_of_four: (8, 13),
+    over_two_worse: (5, 13),
     half_of_the_solved: (4, 13),
-    over_one_worse: (2, 14),
+    over_one_worse: (2, 13),
 }
 """How many forgeries are refused, of how many that gain .02: one from each committed entry with
 four samples a task. What passes is near the top already, or copies on some tasks, or one sample
@@ -546,7 +546,7 @@ def test_committed_entries_are_not_greedy() -> None:
         greedy = replace(about, sampling={**about.sampling, "temperature": 0.0})
         env, name = where.split("-")[0], where.split("_")[1]
         may_be = name in CERTAIN or (env == "hotpotqa" and name in ("nano", "nano-grpo"))
-        assert is_refused(check_declared, greedy, about.track["attempts"], flat(tasks)) != may_be
+        assert is_refused(check_declared, greedy, flat(tasks)) != may_be
 
 
 def test_a_near_tie_now_and_then_is_taken(one: Path) -> None:

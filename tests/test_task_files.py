@@ -14,7 +14,7 @@ import pytest
 
 from erl_envs import registry, tasks
 from erl_envs.adapters import rows
-from erl_envs.arguments import UNWRITABLE
+from erl_envs.arguments import UNWRITABLE, one_line
 from erl_envs.core import Step, Task, TextEnv
 from erl_envs.eval import __main__ as evaluation
 from erl_envs.frozenlake import FrozenLake
@@ -76,7 +76,8 @@ def test_what_is_no_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     ):
         assert tasks.main(["export", "sokoban", f"file:{path}"]) == 2
         err = capsys.readouterr().err
-        assert f"cannot read {path}" in err and message in err and err.count("\n") == 1
+        shown = one_line(path)  # in which nothing is hidden
+        assert f"cannot read {shown}" in err and message in err and err.count("\n") == 1
     assert tasks.main(["describe", "sokoban", "file:"]) == 2
     assert "or file:PATH" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""`python -m erl_envs.leaderboard`: tracks, submit, verify, proposed, build."""
+"""`python -m erl_envs.leaderboard`: tracks, submit, verify, proposed, renew, build."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def _renew(args: argparse.Namespace) -> int:
         try:
             print(_row(renew(folder)))
         except (Refused, OSError) as error:
-            print(f"{one_line(folder, 200)} is not renewed: {one_line(error)}", file=sys.stderr)
+            tell(f"{one_line(folder, 200)} is not renewed: {one_line(error)}")
             code = FAILED
     return code
 
