@@ -66,6 +66,8 @@ def fenced_action(text: str, actions: Sequence[str]) -> tuple[str | None, str]:
 
 def _alone(content: str, spelling: dict[str, str]) -> str | None:
     """The action that a fence holds, beside a language word at most; that is no action itself."""
+    if content in spelling:
+        return spelling[content]
     info = _INFO_LINE.match(content)
     if info is not None and info[1].lower() not in spelling:
         content = content[info.end() :]

@@ -40,7 +40,7 @@ _PAIR = {marker.lower(): form for form, pair in enumerate(FORMS) for marker in p
 _OPENS = {opening.lower() for opening, _ in FORMS}
 _ANY = "|".join(re.escape(marker) for pair in FORMS for marker in pair)
 _MARKER = re.compile(rf"`(?<!``)(?:{_ANY})`(?!`)|({_ANY})", re.IGNORECASE | re.ASCII)
-_SIGNS = sorted({marker[0] for marker in _PAIR})
+_SIGN = re.compile(f"[{re.escape(''.join(sorted({marker[0] for marker in _PAIR})))}]")
 _PLAIN = re.compile(r"[^`\\<\n]*")  # words that no reader finds anything in
 
 _CHANNEL = "<|channel|>"
@@ -88,7 +88,7 @@ def _end(text: str) -> int:
         end = text.rfind(_BARE_FINAL)
         return end + len(_BARE_FINAL) if end >= 0 else len(text)
     # most messages hold no marker at all
-    return _end_of_pairs(text) if any(sign in text for sign in _SIGNS) else 0
+    return _end_of_pairs(text) if _SIGN.search(text) else 0
 
 
 def _end_of_pairs(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from erl_envs import tasks
 from erl_envs.frozenlake import FrozenLake
-from erl_envs.frozenlake.levels import generate
+from erl_envs.frozenlake.levels import generate, safe_path, within_reach
 
 PAPER_DATA = Path(__file__).parents[2] / "shared/data/paper/frozenlake_test.parquet"
 
@@ -243,3 +244,15 @@ def test_the_rules_of_slippery_ice_say_so() -> None:
     plain = FrozenLake(rules="shown")
     plain.reset(seed=0)
     assert "slippery" not in plain.system_prompt
+
+
+@given(st.integers(1, 9), st.integers(2, 9), st.integers(0, 12), st.randoms(use_true_random=False))
+def test_what_is_within_reach_is_what_a_shortest_path_says(
+    height: int, width: int, moves: int, dice: random.Random
+) -> None:
+    cells = [dice.choice("FFH") for _ in range(height * width)]
+    start, goal = dice.sample(range(len(cells)), 2)
+    cells[start], cells[goal] = "S", "G"
+    board = "".join(cells)
+    path = safe_path(board, width, start)
+    assert within_reach(board, width, start, moves) == (path is not None and len(path) <= moves)

@@ -19,6 +19,7 @@ from erl_envs.frozenlake.levels import (
     board_of,
     draw_task,
     safe_path,
+    within_reach,
 )
 from erl_envs.grid import Board, GridEnv, GridOptions, neighbours, place
 
@@ -194,8 +195,7 @@ class FrozenLake(GridEnv):
 
     def out_of_reach(self) -> bool:
         """Whether the shortest path takes more turns than there are, or there is none."""
-        path = safe_path(self._cells, self.width, self._player)
-        return path is None or len(path) > self.max_turns
+        return not within_reach(self._cells, self.width, self._player, self.max_turns)
 
 
 def _mean(values: list[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -32,6 +33,9 @@ def draw_task(
     }
 
 
+_SAFE = str.maketrans("SFGH", "1110")
+
+
 def safe_path(cells: str, width: int, start: int) -> list[str] | None:
     """A shortest path to the goal past the holes, None if there is none."""
     moves = neighbours(len(cells) // width, width)
@@ -42,6 +46,30 @@ def safe_path(cells: str, width: int, start: int) -> list[str] | None:
                 yield action, ends[cell]
 
     return shortest_path(start, cells.index("G").__eq__, safe_moves)
+
+
+def within_reach(cells: str, width: int, start: int, moves: int) -> bool:
+    """Whether the goal can be reached past the holes in so many moves.
+
+    `safe_path` says so too; this is for every reset. A set of cells is a number's bits, and one
+    move of all of them a few shifts.
+    """
+    first, last = _edges(len(cells) // width, width)
+    safe, goal, reached = int(cells[::-1].translate(_SAFE), 2), 1 << cells.index("G"), 1 << start
+    for _ in range(moves):
+        before = reached
+        beside = (reached & ~last) << 1 | (reached & ~first) >> 1
+        reached |= (beside | reached << width | reached >> width) & safe
+        if reached & goal or reached == before:
+            break
+    return bool(reached & goal)
+
+
+@functools.lru_cache(maxsize=256)
+def _edges(height: int, width: int) -> tuple[int, int]:
+    """The cells of the first column, and of the last one."""
+    first = sum(1 << row * width for row in range(height))
+    return first, first << width - 1
 
 
 def board_of(params: Mapping[str, Any]) -> tuple[str, int]:
