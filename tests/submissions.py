@@ -16,8 +16,8 @@ from erl_envs.leaderboard.archive import write_lines
 from erl_envs.leaderboard.submission import (
     ABOUT,
     EPISODES,
-    LinesDigest,
     Submission,
+    digest_of,
     read_about,
     read_episodes,
 )
@@ -78,12 +78,8 @@ def read(folder: Path) -> tuple[Submission, list[Any]]:
 
 def write(folder: Path, about: dict[str, Any], lines: Sequence[Any]) -> None:
     """Write a submission's content and lines, and their digest, as a forger would."""
-    digest = LinesDigest()
-    for line in lines:
-        digest.add(line)
-    (folder / ABOUT).write_text(
-        json.dumps({**about, "files": {EPISODES: digest.text()}}), encoding="utf-8"
-    )
+    told = {**about, "files": {EPISODES: digest_of(lines)}}
+    (folder / ABOUT).write_text(json.dumps(told), encoding="utf-8")
     write_lines(folder / EPISODES, lines)
 
 

@@ -6,27 +6,26 @@ answer as long as every prompt that it read is still the same: then nothing has 
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from erl_envs.core import Episode, Task
-from erl_envs.files import write_whole
-from erl_envs.leaderboard.archive import Refused, write_lines
+from erl_envs.files import new_folder
+from erl_envs.leaderboard.archive import Refused
 from erl_envs.leaderboard.replay import play_again
 from erl_envs.leaderboard.submission import (
-    ABOUT,
     EPISODES,
-    LinesDigest,
     Submission,
+    digest_of,
     read_about,
     read_episodes,
+    write,
 )
 from erl_envs.leaderboard.tracks import Track, find
 from erl_envs.leaderboard.verify import UNCOUNTED, Verified, measure, verify
+from erl_envs.locks import hold
 from erl_envs.rollout import Job
 
 
@@ -74,22 +73,12 @@ def _replace(
     folder: Path, submission: Submission, track: Track, episodes: Sequence[Episode]
 ) -> Verified:
     lines = [episode.to_json() for episode in episodes]
-    digest = LinesDigest()
-    for line in lines:
-        digest.add(line)
     new = replace(
         submission,
         track=track.specification(),
         metrics=measure(track, episodes, submission.salt),
-        files={EPISODES: digest.text()},
+        files={EPISODES: digest_of(lines)},
     )
-    about = json.dumps(new.to_json(), indent=2, ensure_ascii=True, allow_nan=False) + "\n"
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as part:
-        whole = Path(part) / track.id / new.folder
-        whole.mkdir(parents=True)
-        write_lines(whole / EPISODES, lines)
-        (whole / ABOUT).write_text(about, encoding="ascii")
-        verified = verify(whole)
-        (whole / EPISODES).replace(folder / EPISODES)
-    write_whole(folder / ABOUT, about)
-    return verified
+    with hold(folder.parent), new_folder(folder) as part:
+        write(part, new, lines)
+        return verify(part)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from erl_envs.core import canonical_json
-from erl_envs.leaderboard.archive import Refused, read_json, read_lines
+from erl_envs.leaderboard.archive import Refused, read_json, read_lines, write_lines
 from erl_envs.leaderboard.differences import shown
 from erl_envs.leaderboard.fields import SHA256, fault
 from erl_envs.options import fits
@@ -137,6 +138,25 @@ class LinesDigest:
     def text(self) -> str:
         """The digest of the lines so far."""
         return self._hash.hexdigest()
+
+
+def digest_of(lines: Iterable[Any]) -> str:
+    """The digest of lines that are all there."""
+    found = LinesDigest()
+    for line in lines:
+        found.add(line)
+    return found.text()
+
+
+def write(folder: Path, submission: Submission, lines: Iterable[Any]) -> None:
+    """Write a submission's two files into a folder.
+
+    Raises:
+        ValueError: The transcripts are larger than is taken.
+    """
+    about = json.dumps(submission.to_json(), indent=2, ensure_ascii=True, allow_nan=False)
+    (folder / ABOUT).write_text(about + "\n", encoding="ascii")
+    write_lines(folder / EPISODES, lines)
 
 
 def read_about(folder: Path) -> Submission:

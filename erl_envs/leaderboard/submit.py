@@ -14,9 +14,8 @@ from erl_envs.eval.runfolder import SCHEMA as RUN_SCHEMA
 from erl_envs.files import new_folder
 from erl_envs.leaderboard import leaks
 from erl_envs.leaderboard import submission as sub
-from erl_envs.leaderboard.archive import write_lines
 from erl_envs.leaderboard.copies import Shelf
-from erl_envs.leaderboard.submission import ABOUT, EPISODES, LinesDigest, Submission
+from erl_envs.leaderboard.submission import EPISODES, Submission
 from erl_envs.leaderboard.tracks import FREE, TRACKS, Track
 from erl_envs.leaderboard.verify import Verified, measure, verify
 from erl_envs.locks import hold
@@ -80,9 +79,6 @@ def submit(run_folder: Path, env: str, entry: Entry, out: Path) -> tuple[Path, V
     lines = [episode.to_json() for episode in episodes]
     said = {**vars(entry), "salt": salt, "options": free, "package": run["package"]}
     leaks.check(said, lines, own=True)
-    digest = LinesDigest()
-    for line in lines:
-        digest.add(line)
     submission = Submission(
         schema=sub.SCHEMA,
         track=track.specification(),
@@ -93,7 +89,7 @@ def submit(run_folder: Path, env: str, entry: Entry, out: Path) -> tuple[Path, V
         seed=run["seed"],
         package=run["package"],
         metrics=measure(track, episodes, salt),
-        files={EPISODES: digest.text()},
+        files={EPISODES: sub.digest_of(lines)},
         **vars(entry),
     )
     return _write(submission, lines, out / track.id)
@@ -105,9 +101,7 @@ def _write(submission: Submission, lines: Sequence[Any], home: Path) -> tuple[Pa
         if folder.exists():
             raise ValueError(f"{folder} is there already; give another --name")
         with new_folder(folder) as part:
-            about = json.dumps(submission.to_json(), indent=2, ensure_ascii=True, allow_nan=False)
-            (part / ABOUT).write_text(about + "\n", encoding="ascii")
-            write_lines(part / EPISODES, lines)
+            sub.write(part, submission, lines)
             verified = verify(part)
             Shelf(home.parent).check(verified.content)
     return folder, verified

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from erl_envs.files import write_whole
+from erl_envs.files import read_json, write_whole
 from erl_trainer.config import FREE, configure, to_json
 from erl_trainer.curves.grid import Grid, Run, title
 from erl_trainer.curves.runner import METRICS
@@ -168,15 +168,10 @@ def read_run(run: Run, folder: Path) -> Record | None:
     if not (folder / "config.json").is_file():
         return None
     try:
-        config, path = (
-            json.loads((folder / "config.json").read_text(encoding="utf-8")),
-            folder / ORIGIN,
-        )
-        made_of = {"origin": json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
+        config, path = read_json(folder / "config.json"), folder / ORIGIN
+        made_of = {"origin": read_json(path)} if path.is_file() else {}
         done = folder / DONE
-        ended = (
-            str(json.loads(done.read_text(encoding="utf-8"))["reason"]) if done.is_file() else None
-        )
+        ended = str(read_json(done)["reason"]) if done.is_file() else None
     except (ValueError, KeyError) as error:
         raise ValueError(f"a file of the run {folder} is broken: {error}") from error
     rows = _rows(folder / METRICS)
