@@ -24,6 +24,9 @@ FREE = frozenset(
 )
 """Fields that may change within a run: what is in memory at a time, what is kept, who is where."""
 
+BEFORE: Mapping[str, Any] = {"distill_mean": "successes"}
+"""What runs did before a field was there, where its default is something else."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:

@@ -17,7 +17,7 @@ from erl_envs.policies.transformers import load as load_model
 from erl_envs.policies.transformers import revision
 from erl_envs.secrets import redact_json
 from erl_trainer import checkpoint
-from erl_trainer.config import FREE, Config, to_json
+from erl_trainer.config import BEFORE, FREE, Config, to_json
 from erl_trainer.context import check_context, needed_context
 from erl_trainer.metrics import check_loggers, read_lines
 from erl_trainer.origin import ORIGIN, check_origin, origin
@@ -138,8 +138,8 @@ def check_folder(written: Mapping[str, Any], out: Path, resume: bool) -> None:
     if path.exists():
         if not resume:
             raise ValueError(f"{out} holds a run; go on with it by --resume, or give another --out")
-        # a field that is younger than the run was what its default is
-        held = redact_json({**to_json(Config()), **read_json(path)})
+        # a field that is younger than the run was what its default is, or what runs did before it
+        held = redact_json({**to_json(Config()), **BEFORE, **read_json(path)})
         free = {"steps", *FREE}  # more steps are the same run
         for name in sorted(set(written) - free):
             if held.get(name) != written[name]:

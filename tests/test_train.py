@@ -707,3 +707,17 @@ def test_two_processes_train_what_one_does(tmp_path: Path, algo: str) -> None:
     models = [Transformers(str(tmp_path / name / "model")).model for name in ("one", "two")]
     for ours, theirs in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_of_before_a_field_goes_on_as_it_was(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train(model, out, "--steps", "2", "--distill-mean", "successes") == 0
+    held = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    for younger in ("distill_mean", "kl"):
+        del held[younger]
+    (out / "config.json").write_text(json.dumps(held), encoding="utf-8")
+    assert train(model, out, "--resume") == 2
+    assert "another distill_mean ('successes', not 'second_attempts')" in capsys.readouterr().err
+    assert train(model, out, "--distill-mean", "successes", "--resume") == 0
